@@ -1,0 +1,153 @@
+"""From a Kernel to the address of its machine code: memo, then the cache on disk, then the compiler.
+
+The compiler is Numba's front end (`frontend.py`), LLVM's own optimiser at its highest level with our target machine,
+and the object file it emits; that file is what the cache keeps. One MCJIT engine holds all loaded objects for the life of
+the process. numba is imported only when a kernel is compiled, llvmlite when the first one is loaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gluonish.kernels import cache, target
+from gluonish.kernels.errors import KernelError
+from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.target import Target
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
+
+_addresses: dict[tuple[Kernel, Target], int] = {}
+_lock = threading.RLock()
+_ALLOWED = frozenset(("memcpy", "memset", "memmove"))
+_DEFINE = re.compile(r"^(define .*)\n\{", re.MULTILINE)
+
+
+def address(kernel: Kernel) -> int:
+    """Address of `void name(int64 args, int64 begin, int64 end)` for the current target.
+
+    Raises KernelError when the source is not in the kernel language.
+    """
+    machine = target.current()
+    found = _addresses.get((kernel, machine))
+    return found if found is not None else _load(kernel, machine)
+
+
+def llvm_text(kernel: Kernel) -> str:
+    """The optimised LLVM text for the current target."""
+    machine = target.current()
+    return str(_optimised(kernel, machine, kernel.name))
+
+
+def assembly_text(kernel: Kernel) -> str:
+    """The assembly for the current target."""
+    machine = target.current()
+    return str(_machine(machine).emit_assembly(_optimised(kernel, machine, kernel.name)))
+
+
+def object_code(kernel: Kernel, machine: Target, symbol: str) -> bytes:
+    """An object file that exports the kernel as `symbol`."""
+    module = _optimised(kernel, machine, symbol)
+    return bytes(_machine(machine).emit_object(module))
+
+
+def _load(kernel: Kernel, machine: Target) -> int:
+    with _lock:
+        if (kernel, machine) in _addresses:
+            return _addresses[kernel, machine]
+        key = cache.key(kernel, machine)
+        symbol = f"{kernel.name}_{key[:16]}"
+        code = cache.read(key)
+        if code is None:
+            code = object_code(kernel, machine, symbol)
+            cache.write(key, code)
+        place = _engine().load(code, symbol)
+        _addresses[kernel, machine] = place
+        return place
+
+
+def _optimised(kernel: Kernel, machine: Target, symbol: str) -> llvm.ModuleRef:
+    import llvmlite.binding as llvm
+
+    from gluonish.kernels import frontend
+
+    with target.use(machine):
+        text = frontend.lower(kernel, symbol)
+    module = llvm.parse_assembly(_with_attributes(text, machine))
+    module.verify()
+    _optimise(module, machine)
+    foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    if not _ALLOWED.issuperset(foreign):
+        raise KernelError(kernel, f"it calls {', '.join(foreign)}, which no kernel has")
+    return module
+
+
+def _with_attributes(text: str, machine: Target) -> str:
+    """Sets triple and layout, and the attributes on every function: the optimiser asks functions for the machine."""
+    text = re.sub(r"^target (triple|datalayout) = .*$", "", text, flags=re.MULTILINE)
+    width = machine.vector_bytes * 8
+    attributes = (
+        f'attributes #0 = {{ nounwind "target-cpu"="{machine.cpu}" "target-features"="{machine.features}" '
+        f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
+    )
+    head = f'target triple = "{machine.triple}"\ntarget datalayout = "{_machine(machine).target_data}"\n'
+    return head + _DEFINE.sub(r"\1 #0\n{", text) + "\n" + attributes + "\n"
+
+
+def _optimise(module: llvm.ModuleRef, machine: Target) -> None:
+    import llvmlite.binding as llvm
+
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = True
+    tuning.slp_vectorization = True
+    tuning.loop_interleaving = True
+    tuning.loop_unrolling = True
+    builder = llvm.create_pass_builder(_machine(machine), tuning)
+    builder.getModulePassManager().run(module, builder)
+
+
+@functools.cache
+def _machine(machine: Target) -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    chosen = llvm.Target.from_triple(machine.triple)
+    # position independent and small: constants are read relative to the code, as operands of instructions
+    return chosen.create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small", jit=True
+    )
+
+
+class _Engine:
+    """Holds loaded object files."""
+
+    def __init__(self) -> None:
+        import llvmlite.binding as llvm
+
+        host = target.host()
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_triple(host.triple).create_target_machine(
+            cpu=host.cpu, features=host.features, opt=3, reloc="pic", codemodel="small", jit=True
+        )
+        empty = llvm.parse_assembly(f'target triple = "{host.triple}"\n')
+        # llvmlite's memory manager keeps the sections of an object near each other, as the small code model needs
+        self._engine = llvm.create_mcjit_compiler(empty, machine, use_lmm=True)
+        self._llvm = llvm
+
+    def load(self, code: bytes, symbol: str) -> int:
+        """Address of a symbol of an object file."""
+        self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
+        place = int(self._engine.get_function_address(symbol))
+        if not place:
+            raise RuntimeError(f"object code without {symbol}")
+        return place
+
+
+@functools.cache
+def _engine() -> _Engine:
+    return _Engine()

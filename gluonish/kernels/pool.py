@@ -1,0 +1,355 @@
+"""The executor of programs, and the threads that help it.
+
+A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 1 if worth sharing].
+`run(table_address, steps)` runs the rows in order on the calling thread, without the GIL. At a row worth sharing it opens a
+job: it and the workers that happen to be running take chunks of tiles by one atomic counter, the caller too, until none
+is left; then it closes the job and waits only for workers that are inside it. So a worker that the system does not schedule
+delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second Python thread that
+runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
+
+Workers are daemon threads inside a compiled loop. They start at the first shared row, spin for about 150 microseconds
+after their last job, then sleep until a shared row wakes them. They stop before a fork and at exit.
+`GLUONISH_NUM_THREADS` or `set_num_threads` sets their number; the default is what the process may use.
+
+Deliberately not here: which rows are worth sharing, and how a kernel is cut into tiles.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import functools
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gluonish.kernels.kernel import Kernel
+
+MAX_THREADS = 256
+_SPIN_SECONDS = 150e-6
+_LINE = 16  # words between what different threads write: two cache lines, as CPUs fetch lines in pairs
+
+# words of the control block
+_OPEN, _FUNCTION, _ARGS, _TILES, _CHUNK = 0, 1, 2, 3, 4  # the job; OPEN is its number, or 0
+_NEXT = _LINE  # first tile that nobody has taken
+_ACTIVE = 2 * _LINE  # workers inside the job
+_SLEEPERS = 3 * _LINE
+_OWNER = 4 * _LINE  # 1 while a program has the workers
+_STOP, _HELPERS, _RUNNING, _SPINS, _JOB, _START, _WAKE, _SLEEP, _YIELD = (5 * _LINE + i for i in range(9))
+_WORKERS = 6 * _LINE  # then for each worker a line: [asleep, address of its lock]
+_WORDS = _WORKERS + _LINE * MAX_THREADS
+
+
+def _source(text: str) -> str:
+    """The kernel's source with the words' byte offsets for their names."""
+    for name in sorted((n for n in globals() if n.startswith("_") and n.isupper()), key=len, reverse=True):
+        if isinstance(globals()[name], int):
+            text = text.replace(f"control{name}", f"control + {globals()[name] * 8}")
+    return text
+
+
+_EXECUTE = Kernel(
+    "execute",
+    _source("""
+def execute(control, table, steps):
+    owned = 0
+    for step in range(steps):
+        row = table + step * 32
+        function = read_i64(row, 0)
+        args = read_i64(row, 1)
+        tiles = read_i64(row, 2)
+        helpers = 0
+        if read_i64(row, 3) != 0 and tiles > 1:
+            helpers = atomic_load(control_HELPERS)
+            if helpers > 0 and owned == 0 and atomic_compare_exchange(control_OWNER, 0, 1) == 0:
+                owned = 1
+        if helpers == 0 or owned == 0:
+            call_tiles(function, args, 0, tiles)
+        else:
+            if atomic_load(control_RUNNING) == 0:
+                call_function(read_i64(control_START, 0), 0, 0)
+            chunk = max(1, tiles // (8 * (helpers + 1)))
+            job = read_i64(control_JOB, 0) + 1
+            write_i64(control_JOB, 0, job)
+            write_i64(control_FUNCTION, 0, function)
+            write_i64(control_ARGS, 0, args)
+            write_i64(control_TILES, 0, tiles)
+            write_i64(control_CHUNK, 0, chunk)
+            atomic_store(control_NEXT, 0)
+            atomic_store(control_OPEN, job)
+            if atomic_load(control_SLEEPERS) > 0:
+                for worker in range(atomic_load(control_RUNNING)):
+                    line = control_WORKERS + worker * 128
+                    if atomic_load(line) == 1 and atomic_exchange(line, 0) == 1:
+                        atomic_add(control_SLEEPERS, -1)
+                        call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
+            first = atomic_add(control_NEXT, chunk)
+            while first < tiles:
+                call_tiles(function, args, first, min(first + chunk, tiles))
+                first = atomic_add(control_NEXT, chunk)
+            atomic_store(control_OPEN, 0)
+            waited = 0
+            while atomic_load(control_ACTIVE) != 0:
+                waited += 1
+                spin_pause()
+                if waited > 1000:
+                    call_function(read_i64(control_YIELD, 0), 0, 0)
+    if owned == 1:
+        atomic_store(control_OWNER, 0)
+"""),
+)
+
+_WORK = Kernel(
+    "work",
+    _source("""
+def work(control, worker, unused):
+    line = control_WORKERS + worker * 128
+    spins = read_i64(control_SPINS, 0)
+    seen = 0
+    idle = 0
+    while atomic_load(control_STOP) == 0:
+        job = atomic_load(control_OPEN)
+        if job != 0 and job != seen:
+            atomic_add(control_ACTIVE, 1)
+            job = atomic_load(control_OPEN)
+            if job != 0:
+                seen = job
+                function = read_i64(control_FUNCTION, 0)
+                args = read_i64(control_ARGS, 0)
+                tiles = read_i64(control_TILES, 0)
+                chunk = read_i64(control_CHUNK, 0)
+                first = atomic_add(control_NEXT, chunk)
+                while first < tiles:
+                    call_tiles(function, args, first, min(first + chunk, tiles))
+                    first = atomic_add(control_NEXT, chunk)
+            atomic_add(control_ACTIVE, -1)
+            idle = 0
+        elif idle < spins:
+            idle += 1
+            spin_pause()
+        else:
+            atomic_add(control_SLEEPERS, 1)
+            atomic_store(line, 1)
+            job = atomic_load(control_OPEN)
+            come = (job != 0 and job != seen) or atomic_load(control_STOP) != 0
+            if come and atomic_exchange(line, 0) == 1:
+                atomic_add(control_SLEEPERS, -1)
+            else:
+                call_function(read_i64(control_SLEEP, 0), read_i64(line, 1), 1)
+            idle = 0
+"""),
+)
+
+_HALT = Kernel(
+    "halt",
+    _source("""
+def halt(control, workers, unused):
+    atomic_store(control_STOP, 1)
+    for worker in range(workers):
+        line = control_WORKERS + worker * 128
+        if atomic_exchange(line, 0) == 1:
+            atomic_add(control_SLEEPERS, -1)
+            call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
+"""),
+)
+
+_SPIN = Kernel(
+    "spin",
+    """
+def spin(count, begin, end):
+    for i in range(count):
+        spin_pause()
+""",
+)
+
+
+def run(table: int, steps: int) -> None:
+    """Runs the first `steps` rows of the program table at an address; returns when all is done.
+
+    `executor()` gives the same function without the look-up, for who calls it often.
+    """
+    executor()(table, steps)
+
+
+@functools.cache
+def executor() -> Callable[[int, int], None]:
+    """The compiled function behind `run`."""
+    return functools.partial(_function(_EXECUTE), _pool().address)
+
+
+def get_num_threads() -> int:
+    """How many threads run a shared row at most: the caller and its helpers."""
+    return _threads if _threads else _default_threads()
+
+
+def set_num_threads(count: int) -> None:
+    """Sets how many threads run a shared row at most, from now on.
+
+    Raises ValueError below 1. More than 256 is taken as 256.
+    """
+    global _threads
+    if count < 1:
+        raise ValueError(f"set_num_threads: the number of threads must be 1 or more; got {count}")
+    _threads = min(int(count), MAX_THREADS)
+    if _pool.cache_info().currsize:
+        _pool().resize(_threads)
+
+
+_threads = 0  # 0: not yet asked for
+
+
+@functools.cache
+def _default_threads() -> int:
+    asked = os.environ.get("GLUONISH_NUM_THREADS", "")
+    if asked:
+        if not asked.isdigit() or int(asked) < 1:
+            raise ValueError(f"GLUONISH_NUM_THREADS must be a whole number of threads, 1 or more; got {asked!r}")
+        return min(int(asked), MAX_THREADS)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, math.ceil(_quota(usable)), MAX_THREADS))
+
+
+def _quota(otherwise: float) -> float:
+    """Processors that the control group of this process may use (Linux)."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return otherwise
+    return otherwise if limit in ("max", "-1") else int(limit) / int(period)
+
+
+def _function(kernel: Kernel) -> Any:
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(kernel.address)
+
+
+class _Pool:
+    """The control block and the worker threads."""
+
+    def __init__(self) -> None:
+        self._memory = (ctypes.c_int64 * (_WORDS + _LINE))()
+        skip = -(ctypes.addressof(self._memory) // 8) % _LINE
+        self.address = ctypes.addressof(self._memory) + 8 * skip
+        self._words = (ctypes.c_int64 * _WORDS).from_address(self.address)
+        self._guard = threading.Lock()
+        self._workers: list[threading.Thread] = []
+        self._locks: list[int] = []
+        self._callback = ctypes.CFUNCTYPE(None)(self._start)
+        words = self._words
+        words[_START] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
+        words[_WAKE] = _address_of(ctypes.pythonapi.PyThread_release_lock)
+        words[_SLEEP] = _address_of(ctypes.pythonapi.PyThread_acquire_lock)
+        words[_YIELD] = _yield_address()
+        words[_HELPERS] = get_num_threads() - 1
+        self._halt, self._work = _function(_HALT), _function(_WORK)
+
+    def resize(self, threads: int) -> None:
+        """Lets `threads` - 1 workers help; they start when they are needed."""
+        with self._guard:
+            self._words[_HELPERS] = threads - 1
+            if threads - 1 < len(self._workers):
+                self._stop()
+
+    def _start(self) -> None:
+        """Called by the executor, at a shared row, when no worker is running."""
+        with self._guard:
+            words = self._words
+            words[_SPINS] = words[_SPINS] or _spins()
+            try:
+                while len(self._workers) < words[_HELPERS]:
+                    self._start_worker(len(self._workers))
+            except RuntimeError:  # the system gives no more threads: go on with those there are
+                words[_HELPERS] = len(self._workers)
+            words[_RUNNING] = len(self._workers)
+
+    def _start_worker(self, index: int) -> None:
+        if index == len(self._locks):
+            self._locks.append(_new_lock())
+        self._words[_WORKERS + _LINE * index + 1] = self._locks[index]
+        work = functools.partial(self._work, self.address, index, 0)
+        thread = threading.Thread(target=work, name=f"gluonish-{index + 1}", daemon=True)
+        thread.start()
+        self._workers.append(thread)
+
+    def _stop(self) -> None:
+        self._halt(self.address, len(self._workers), 0)
+        for thread in self._workers:
+            thread.join()
+        self._workers.clear()
+        self._words[_RUNNING] = self._words[_STOP] = 0
+
+    def stop(self) -> None:
+        """Ends the workers; a later shared row starts new ones."""
+        with self._guard:
+            self._stop()
+
+    def close(self) -> None:
+        """Ends the workers for good: the interpreter is about to exit."""
+        with self._guard:
+            self._words[_HELPERS] = 0
+            self._stop()
+
+    def before_fork(self) -> None:
+        """No worker, and no thread inside this class, while the process forks."""
+        self._guard.acquire()
+        self._stop()
+
+    def after_fork(self) -> None:
+        """In the parent: as before, the workers start again when they are needed."""
+        self._guard.release()
+
+    def after_fork_in_child(self) -> None:
+        """In the child: no other thread exists, so nobody has the workers and no job is open."""
+        for word in (_OPEN, _ACTIVE, _SLEEPERS, _OWNER):
+            self._words[word] = 0
+        self._guard.release()
+
+
+@functools.cache
+def _pool() -> _Pool:
+    pool = _Pool()
+    atexit.register(pool.close)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(
+            before=pool.before_fork, after_in_parent=pool.after_fork, after_in_child=pool.after_fork_in_child
+        )
+    return pool
+
+
+def _address_of(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _yield_address() -> int:
+    """A C function without arguments that lets another thread run on this core."""
+    if os.name == "nt":
+        return _address_of(ctypes.WinDLL("kernel32").SwitchToThread)  # type: ignore[attr-defined]
+    return _address_of(ctypes.CDLL(None).sched_yield)
+
+
+def _new_lock() -> int:
+    """A lock of the interpreter, taken: who takes it again sleeps until somebody else releases it."""
+    api = ctypes.pythonapi
+    api.PyThread_allocate_lock.restype = ctypes.c_void_p
+    api.PyThread_acquire_lock.argtypes = [ctypes.c_void_p, ctypes.c_int]
+    lock = api.PyThread_allocate_lock()
+    api.PyThread_acquire_lock(lock, 0)
+    return int(lock)
+
+
+def _spins() -> int:
+    """Pauses that take about the time a worker waits for work before it sleeps."""
+    spin = _function(_SPIN)
+    count, fastest = 1000, math.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        spin(count, 0, 0)
+        fastest = min(fastest, time.perf_counter() - start)
+    return max(100, int(count * _SPIN_SECONDS / fastest))

@@ -1,0 +1,55 @@
+"""Tile sizes of the contraction kernels: how many rows and vectors of an output tile fit the registers of a target.
+
+Deliberately not here: cache blocking, which depends on the sizes of a call and is decided by each kernel's plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gluonish.kernels import target as targets
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The output tile that one microkernel call keeps in registers.
+
+    rows: output rows (values of the left operand that are broadcast in each step).
+    vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number.
+    """
+
+    rows: int
+    vectors: int
+    lanes: int
+    size: int
+
+    @property
+    def columns(self) -> int:
+        """Columns of a full panel."""
+        return self.vectors * self.lanes
+
+
+def tile_of(dtype: str) -> Tile:
+    """The register tile of a dtype on the current target.
+
+    rows * vectors accumulators, `vectors` right-hand vectors and one broadcast value must fit the registers; a target
+    without fused multiply-add needs one more for the product.
+    """
+    target = targets.current()
+    size = np.dtype(dtype).itemsize
+    lanes = target.vector_bytes // size
+    if target.registers >= 32:
+        return Tile(6, 4, lanes, size)
+    return Tile(6 if target.fma else 5, 2, lanes, size)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b rounded up."""
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    """The smallest multiple of b that is not below a."""
+    return ceil_div(a, b) * b

@@ -1,0 +1,115 @@
+"""nd: arrays and what operations on them mean. NumPy only.
+
+One namespace: the Python array API's names, NumPy's well-known aliases, functions of neural networks.
+"""
+
+from gluonish.nd import methods  # noqa: F401  (puts operators and methods on NDArray)
+from gluonish.nd import random
+from gluonish.nd.array import NDArray
+from gluonish.nd.create import (
+    arange,
+    array,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    zeros,
+    zeros_like,
+)
+from gluonish.nd.device import Device, cpu, gpu
+from gluonish.nd.files import FileError, load, save
+from gluonish.nd.functions import (
+    all,
+    any,
+    argmax,
+    argmin,
+    broadcast_to,
+    clip,
+    concat,
+    dot,
+    elu,
+    expand_dims,
+    flatten,
+    flip,
+    leaky_relu,
+    log_softmax,
+    matmul,
+    max,
+    mean,
+    min,
+    norm,
+    one_hot,
+    pad,
+    permute_dims,
+    pick,
+    prod,
+    repeat,
+    reshape,
+    softmax,
+    split,
+    squeeze,
+    stack,
+    std,
+    sum,
+    swapaxes,
+    take,
+    tile,
+    var,
+)
+from gluonish.nd.methods import astype
+from gluonish.nd.neural import average_pool, convolution, dropout, max_pool
+from gluonish.nd.ops.elementwise import (
+    abs,
+    add,
+    ceil,
+    cos,
+    divide,
+    equal,
+    erf,
+    exp,
+    expm1,
+    floor,
+    floor_divide,
+    gelu,
+    gelu_tanh,
+    greater,
+    greater_equal,
+    isfinite,
+    isinf,
+    isnan,
+    less,
+    less_equal,
+    log,
+    log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    maximum,
+    minimum,
+    multiply,
+    negative,
+    not_equal,
+    power,
+    relu,
+    remainder,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    softplus,
+    sqrt,
+    square,
+    subtract,
+    tanh,
+    trunc,
+    where,
+)
+
+concatenate = concat
+transpose = permute_dims
+absolute = abs

@@ -1,0 +1,256 @@
+"""NDArray: data, shape, dtype and device, and optionally a gradient.
+
+While a Block is traced, an NDArray holds a graph node instead of data and still knows its shape. The operators and most
+methods are ops; `nd/ops/` puts them on the class, so that this file knows no op.
+
+Results of slicing and reshaping share memory with their source, as in NumPy; every write bumps the version that the
+sharers have in common, which is how the tape and compiled programs notice changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd import dispatch
+from gluonish.nd.device import Device, checked, cpu
+from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.size import product
+
+GRAD_REQS = ("write", "add", "null")
+
+
+class Gradient:
+    """The gradient of one array: how it is to be stored, and its value once a backward has given one."""
+
+    __slots__ = ("request", "value", "fresh")
+
+    def __init__(self, request: str) -> None:
+        self.request = request
+        self.value: NDArray | None = None
+        self.fresh = False
+
+    def receive(self, value: NDArray) -> None:
+        """Takes the value of a backward: `write` replaces what was there, `add` adds to it."""
+        if self.request == "add" and self.value is not None:
+            value = self.value + value
+        self.value = value
+        self.fresh = True
+
+
+class NDArray:
+    """An n-dimensional array. Make one with `nd.array`, `nd.zeros`, ... or as the result of an op."""
+
+    __slots__ = ("_data", "_grad", "_entry", "_version", "__weakref__")
+    __array_ufunc__ = None  # so that `numpy_array + ndarray` comes to us
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+        self._grad: Gradient | None = None
+        self._entry: Any = None
+        self._version = [0]
+
+    # --- what it is ------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The dimensions; symbolic sizes while tracing."""
+        return self._data.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype of an element."""
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return len(self._data.shape)
+
+    @property
+    def size(self) -> Any:
+        """The number of elements."""
+        return product(self._data.shape)
+
+    @property
+    def device(self) -> Device:
+        """Where the data lives."""
+        return cpu()
+
+    ctx = context = device
+
+    @property
+    def spec(self) -> Any:
+        """Shape and dtype together."""
+        from gluonish.nd.op import Spec
+
+        return Spec(self._data.shape, self._data.dtype)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError(f"len() of an array without dimensions ({user_line()})")
+        return int(self.shape[0])
+
+    def __iter__(self) -> Iterator[NDArray]:
+        return (self[i] for i in range(len(self)))
+
+    # --- values ------------------------------------------------------------------------------------------------------
+    def _values(self, asked: str) -> np.ndarray:
+        data = self._data
+        if not isinstance(data, np.ndarray):
+            raise data.no_value(asked)
+        return data
+
+    def asnumpy(self) -> np.ndarray:
+        """A NumPy copy of the values."""
+        return self._values("asnumpy()").copy()
+
+    numpy = asnumpy
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        data = self._values("numpy.asarray()")
+        return data.astype(dtype) if dtype is not None and data.dtype != dtype else data.copy()
+
+    def item(self) -> Any:
+        """The only value of a one-element array, as a Python number.
+
+        Raises: ValueError if there is not exactly one.
+        """
+        data = self._values("item()")
+        if data.size != 1:
+            raise ValueError(f"item() needs an array of one element, got shape {shape_text(self.shape)} ({user_line()})")
+        return data.item()
+
+    asscalar = item
+
+    def tolist(self) -> Any:
+        """The values as nested Python lists."""
+        return self._values("tolist()").tolist()
+
+    def __bool__(self) -> bool:
+        self._values("bool() or `if`")
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        self._values("int()")
+        return int(self.item())
+
+    def __float__(self) -> float:
+        self._values("float()")
+        return float(self.item())
+
+    def __index__(self) -> int:
+        data = self._values("an index")
+        if data.dtype.kind not in "iu" or data.size != 1:
+            raise TypeError(f"only an integer array of one element can be an index, got {self.spec} ({user_line()})")
+        return int(data.item())
+
+    def __contains__(self, value: Any) -> bool:
+        return bool((self._values("`in`") == (value._data if isinstance(value, NDArray) else value)).any())
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        data = self._data
+        if not isinstance(data, np.ndarray):
+            return f"<traced {shape_text(data.shape)} {data.dtype}: no values while tracing, use gl.print>"
+        text = np.array2string(data, separator=", ", threshold=200, prefix="array(")
+        return f"array({text}, shape={data.shape}, dtype={data.dtype})"
+
+    # --- gradients -----------------------------------------------------------------------------------------------------
+    def attach_grad(self, grad_req: str = "write") -> None:
+        """Asks `backward` for this array's gradient: "write" replaces it each time, "add" accumulates, "null" forgets.
+
+        Cuts the array off from what it was computed from, as in Gluon.
+        """
+        if grad_req not in GRAD_REQS:
+            raise ValueError(f"grad_req must be one of {GRAD_REQS}, got {grad_req!r} ({user_line()})")
+        if grad_req != "null" and self.dtype.kind != "f":
+            raise TypeError(f"only floating-point arrays have gradients, this one is {self.dtype} ({user_line()})")
+        self._entry = None
+        self._grad = None if grad_req == "null" else Gradient(grad_req)
+
+    @property
+    def grad(self) -> NDArray | None:
+        """The gradient: zeros until a backward has given one, None without `attach_grad`."""
+        if self._grad is None:
+            return None
+        if self._grad.value is None:
+            self._grad.value = NDArray(np.zeros(self.shape, self.dtype))
+        return self._grad.value
+
+    @property
+    def grad_req(self) -> str:
+        """How the gradient is stored: "write", "add" or "null"."""
+        return "null" if self._grad is None else self._grad.request
+
+    def zero_grad(self) -> None:
+        """Sets the gradient to zero."""
+        if self._grad is not None:
+            self._grad.value = None
+            self._grad.fresh = False
+
+    def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
+        """`autograd.backward` from this array; ones are the head gradient if none is given."""
+        from gluonish.nd import autograd
+
+        autograd.backward([self], [out_grad], retain_graph)
+
+    def detach(self) -> NDArray:
+        """The same values, cut off from the tape."""
+        out = NDArray(self._data)
+        out._version = self._version
+        return out
+
+    # --- writing ---------------------------------------------------------------------------------------------------------
+    def __setitem__(self, key: Any, value: Any) -> None:
+        trace = dispatch.state.trace
+        if trace is not None:
+            trace.assign(self, key, value)
+            return
+        if self._entry is not None or (self._grad is not None and dispatch.state.recording):
+            raise ValueError(
+                f"cannot assign to an array that is on the tape (shape {shape_text(self.shape)}); use nd.where or "
+                f"assign outside autograd.record() ({user_line()})"
+            )
+        try:
+            self._data[_plain_key(key)] = value._data if isinstance(value, NDArray) else value
+        except ValueError as error:
+            raise ValueError(f"assignment: {error} ({user_line()})") from None
+        except IndexError as error:
+            raise IndexError(f"assignment: {error} ({user_line()})") from None
+        self._version[0] += 1
+
+    def copyto(self, other: NDArray) -> NDArray:
+        """Writes the values into `other` and returns it."""
+        other[:] = self
+        return other
+
+    def to_device(self, device: Device) -> NDArray:
+        """The array on that device; itself if it is there already."""
+        checked(device)
+        return self
+
+    as_in_context = as_in_ctx = to_device
+
+    def wait_to_read(self) -> None:
+        """Returns at once: eager results are ready when an op returns (kept for Gluon programs)."""
+
+    def __reduce__(self) -> Any:
+        raise TypeError("NDArrays are not pickled: use nd.save and nd.load, or asnumpy()")
+
+    def __deepcopy__(self, memo: Any) -> NDArray:
+        out = NDArray(self.asnumpy())
+        if self._grad is not None:
+            out.attach_grad(self._grad.request)
+        return out
+
+
+def _plain_key(key: Any) -> Any:
+    if isinstance(key, tuple):
+        return tuple(_plain_key(k) for k in key)
+    return key._values("an index") if isinstance(key, NDArray) else key
+
+
+dispatch.set_array_type(NDArray)

@@ -1,0 +1,93 @@
+"""The one door: every op call of every array goes through `bind`.
+
+`bind` evaluates the op with NumPy, or hands it to the trace under way, and notes it on the tape when recording. It is
+the hottest Python code of the library: no context managers, no closures, nothing computed that is not needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from gluonish.nd.array import NDArray
+    from gluonish.nd.op import Op
+
+
+class State(threading.local):
+    """What the running thread is doing. `trace` is the trace under way, an object with `bind(op, inputs, attrs)`."""
+
+    recording = False
+    training = False
+    trace: Any = None
+
+
+state = State()
+order = itertools.count(1)  # position on the tape; a later op has a larger number
+NO_ATTRS: dict[str, Any] = {}
+_array_type: Any = None  # NDArray, set by its module: importing it here would be a circle
+
+
+def set_array_type(array_type: type) -> None:
+    """Told once by `nd/array.py`."""
+    global _array_type
+    _array_type = array_type
+
+
+def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> NDArray:
+    """Applies `op` to NDArrays (elementwise ops also take Python numbers) and gives its output."""
+    current = state
+    if current.trace is None:
+        try:
+            data = op.forward(*[x._data if isinstance(x, _array_type) else x for x in inputs], **attrs)
+        except (ValueError, TypeError, IndexError) as error:
+            raise explained(op, inputs, attrs, error) from None
+        out = _array_type.__new__(_array_type)
+        out._data = data if type(data) is np.ndarray else np.asarray(data)
+        out._grad = out._entry = None
+        out._version = inputs[0]._version if op.family == "move" and out._data.base is not None else [0]
+    else:
+        out = current.trace.bind(op, inputs, attrs)
+    if current.recording:
+        note(op, inputs, attrs, out)
+    return out
+
+
+def note(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], out: NDArray) -> None:
+    """Puts one op on the tape if a gradient can flow through it.
+
+    A tape entry is the tuple (order, op, inputs, attrs, data of the output, sum of the inputs' versions, index of the
+    output). Entries refer only backwards, so a tape nobody needs any more is freed like any other object.
+    """
+    versions = 0
+    wanted = False
+    for x in inputs:
+        if isinstance(x, _array_type):
+            versions += x._version[0]
+            if x._entry is not None or x._grad is not None:
+                wanted = True
+    if wanted and op.vjp is not None:
+        out._entry = (next(order), op, inputs, attrs, out._data, versions, 0)
+
+
+def as_array(value: Any) -> NDArray:
+    """`value` itself if it is an NDArray, else an NDArray of it."""
+    if isinstance(value, _array_type):
+        return value
+    from gluonish.nd.create import array
+
+    return array(value)
+
+
+def explained(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], error: Exception) -> Exception:
+    """The error of the op's own rule if it has one for these inputs, else what NumPy said, at the user's line."""
+    from gluonish.nd.errors import user_line
+
+    try:
+        op.rule(*[x if not isinstance(x, _array_type) else x.spec for x in inputs], **attrs)
+    except (ValueError, TypeError, IndexError) as better:
+        return better
+    return type(error)(f"{op.name}: {error} ({user_line()})" if "(" not in str(error)[-20:] else str(error))

@@ -1,0 +1,34 @@
+"""Where an error belongs: the user's own line.
+
+Errors are ordinary ValueError, TypeError and IndexError; what is special is their text. It says what was asked, which
+rule broke, what was received and what to do, and ends with the line of the user's code that asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame outside gluonish, or None where there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return frame
+
+
+def user_line() -> str:
+    """`model.py:41` for the innermost line of code outside gluonish."""
+    frame = user_frame()
+    if frame is None:
+        return "gluonish"
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def shape_text(shape: object) -> str:
+    """A shape as an error prints it: `(2, 3)`."""
+    return "(" + ", ".join(str(getattr(s, "hint", s)) for s in tuple(shape)) + ")"  # type: ignore[call-overload]

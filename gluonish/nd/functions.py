@@ -1,0 +1,394 @@
+"""Functions on arrays that are not ops themselves: argument handling around one op, and compositions of several.
+
+Deliberately not here: anything with a gradient rule of its own (that is an op) or with state (that is a Block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd import dispatch
+from gluonish.nd.array import NDArray
+from gluonish.nd.create import array, as_dtype, ones_like
+from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.op import BOOL, INDEX
+from gluonish.nd.ops import elementwise as e
+from gluonish.nd.ops.contract import matmul_op
+from gluonish.nd.ops.gather import pick_op, take_op
+from gluonish.nd.ops.move import broadcast_op, concat_op, index_op, normal_axis, permute_op, reshape_op
+from gluonish.nd.ops.reduce import (
+    argmax_op,
+    argmin_op,
+    max_op,
+    min_op,
+    normal_axes,
+    prod_op,
+    reduced_shape,
+    sum_op,
+    truth,
+)
+from gluonish.nd.size import product, same
+
+Array = NDArray
+
+
+# --- shapes ------------------------------------------------------------------------------------------------------------
+def reshape(x: Array, *shape: Any) -> Array:
+    """The same elements in another shape; one dimension may be -1."""
+    wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return reshape_op(x, shape=wanted)
+
+
+def flatten(x: Array) -> Array:
+    """Shapes: (N, ...) -> (N, product of the rest), as in Gluon."""
+    return reshape_op(x, shape=(x.shape[0], product(x.shape[1:])))
+
+
+def permute_dims(x: Array, *axes: Any) -> Array:
+    """The dimensions in another order; reversed if no axes are given."""
+    order = tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    order = order if order and order != (None,) else tuple(range(x.ndim))[::-1]
+    return permute_op(x, axes=tuple(normal_axis("permute_dims", a, x.ndim) for a in order))
+
+
+def swapaxes(x: Array, first: int, second: int) -> Array:
+    """Two dimensions exchanged."""
+    order = list(range(x.ndim))
+    a, b = normal_axis("swapaxes", first, x.ndim), normal_axis("swapaxes", second, x.ndim)
+    order[a], order[b] = order[b], order[a]
+    return permute_op(x, axes=tuple(order))
+
+
+def expand_dims(x: Array, axis: int) -> Array:
+    """A dimension of size 1 inserted at `axis`."""
+    place = normal_axis("expand_dims", axis, x.ndim + 1)
+    return reshape_op(x, shape=(*x.shape[:place], 1, *x.shape[place:]))
+
+
+def squeeze(x: Array, axis: Any = None) -> Array:
+    """Dimensions of size 1 removed: all of them, or those named.
+
+    Raises: ValueError if a named one is not 1.
+    """
+    axes = [i for i, s in enumerate(x.shape) if s == 1] if axis is None else normal_axes("squeeze", axis, x.ndim)
+    for a in axes:
+        if x.shape[a] != 1:
+            raise ValueError(f"squeeze: dimension {a} of {shape_text(x.shape)} is not 1 ({user_line()})")
+    return reshape_op(x, shape=tuple(s for i, s in enumerate(x.shape) if i not in axes))
+
+
+def broadcast_to(x: Array, shape: Any) -> Array:
+    """Dimensions of size 1 repeated to `shape`."""
+    return broadcast_op(x, shape=tuple(shape))
+
+
+def flip(x: Array, axis: Any = None) -> Array:
+    """The elements in reverse order along the axes."""
+    axes = normal_axes("flip", axis, x.ndim)
+    return index_op(x, key=tuple(slice(None, None, -1) if i in axes else slice(None) for i in range(x.ndim)))
+
+
+def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays joined along an existing axis."""
+    arrays = _same_dtype("concat", arrays)
+    return concat_op(*arrays, axis=normal_axis("concat", axis, arrays[0].ndim))
+
+
+def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
+    """Arrays joined along a new axis."""
+    return concat([expand_dims(x, axis) for x in arrays], axis if axis >= 0 else axis)
+
+
+def split(x: Array, sections: int | Sequence[int], axis: int = 0) -> list[Array]:
+    """Equal parts along an axis, or parts cut at the given positions.
+
+    Raises: ValueError if the parts would not be equal.
+    """
+    axis = normal_axis("split", axis, x.ndim)
+    size = x.shape[axis]
+    if isinstance(sections, int):
+        if sections <= 0 or size % sections != 0:
+            raise ValueError(f"split: {size} elements do not make {sections} equal parts ({user_line()})")
+        step = size // sections
+        edges = [step * i for i in range(sections + 1)]
+    else:
+        edges = [0, *sections, size]
+    whole = [slice(None)] * axis
+    return [index_op(x, key=(*whole, slice(a, b))) for a, b in zip(edges, edges[1:])]
+
+
+def repeat(x: Array, repeats: int, axis: int) -> Array:
+    """Each element repeated along an axis."""
+    axis = normal_axis("repeat", axis, x.ndim)
+    shape = x.shape
+    wide = broadcast_to(expand_dims(x, axis + 1), (*shape[: axis + 1], repeats, *shape[axis + 1 :]))
+    return reshape_op(wide, shape=(*shape[:axis], shape[axis] * repeats, *shape[axis + 1 :]))
+
+
+def tile(x: Array, reps: Any) -> Array:
+    """The whole array repeated `reps` times along each axis."""
+    reps = tuple(reps) if isinstance(reps, (tuple, list)) else (reps,)
+    rank = max(len(reps), x.ndim)
+    reps = (1,) * (rank - len(reps)) + reps
+    shape = (1,) * (rank - x.ndim) + tuple(x.shape)
+    pairs = reshape_op(x, shape=tuple(s for size in shape for s in (1, size)))
+    wide = broadcast_to(pairs, tuple(s for r, size in zip(reps, shape) for s in (r, size)))
+    return reshape_op(wide, shape=tuple(r * size for r, size in zip(reps, shape)))
+
+
+def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
+    """`value` added around x: widths is a (before, after) pair per dimension."""
+    if len(widths) != x.ndim:
+        raise ValueError(f"pad: {x.ndim} dimensions need {x.ndim} (before, after) pairs, got {widths} ({user_line()})")
+    from gluonish.nd.ops.move import place_op
+
+    shape = tuple(before + size + after for (before, after), size in zip(widths, x.shape))
+    key = tuple(slice(before, before + size) for (before, _), size in zip(widths, x.shape))
+    if value == 0:
+        return place_op(x, shape=shape, key=key)
+    return place_op(x - value, shape=shape, key=key) + value
+
+
+def _same_dtype(name: str, arrays: Sequence[Any]) -> list[Array]:
+    arrays = [dispatch.as_array(x) for x in arrays]
+    if not arrays:
+        raise ValueError(f"{name} needs at least one array ({user_line()})")
+    return list(concat_op.prepared(arrays))
+
+
+# --- indexing -------------------------------------------------------------------------------------------------------------
+def getitem(x: Array, key: Any) -> Array:
+    """NumPy indexing: ints, slices, None, Ellipsis (views), integer arrays (copies), boolean masks (eager only)."""
+    parts = key if isinstance(key, tuple) else (key,)
+    if any(isinstance(p, (NDArray, np.ndarray, list)) for p in parts):
+        return _index_by_arrays(x, parts)
+    return index_op(x, key=_full_key(x, parts))
+
+
+def _full_key(x: Array, parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    given = sum(1 for p in parts if p is not None and p is not Ellipsis)
+    if given > x.ndim or sum(1 for p in parts if p is Ellipsis) > 1:
+        raise IndexError(f"index {parts} has too many parts for shape {shape_text(x.shape)} ({user_line()})")
+    out: list[Any] = []
+    for p in parts:
+        if p is Ellipsis:
+            out += [slice(None)] * (x.ndim - given)
+        elif p is None or isinstance(p, slice):
+            out.append(p)
+        elif isinstance(p, bool) or not hasattr(p, "__index__"):
+            raise IndexError(f"cannot index with {p!r} ({user_line()})")
+        else:
+            out.append(p if not isinstance(p, np.integer) else int(p))
+    return tuple(out)
+
+
+def _index_by_arrays(x: Array, parts: tuple[Any, ...]) -> Array:
+    arrays = [dispatch.as_array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts]
+    if len(arrays) == 1 and arrays[0].dtype == BOOL:
+        return _select_by_mask(x, arrays[0])
+    if any(not isinstance(a, NDArray) and not isinstance(a, int) for a in arrays):
+        raise IndexError(f"mixing slices and index arrays is not supported; use nd.take(x, i, axis) ({user_line()})")
+    if len(arrays) > x.ndim:
+        raise IndexError(f"{len(arrays)} index arrays for {x.ndim} dimensions ({user_line()})")
+    if len(arrays) == 1:
+        return take_op(x, arrays[0], axis=0)
+    sizes = x.shape[: len(arrays)]
+    flat: Any = 0
+    for index, size in zip(arrays, sizes):  # x[i, j] is row i * J + j of x with its leading dimensions merged
+        flat = flat * size + in_range(dispatch.as_array(index), size)
+    merged = reshape_op(x, shape=(product(sizes), *x.shape[len(arrays) :]))
+    return take_op(merged, flat, axis=0)
+
+
+def in_range(indices: Array, size: Any) -> Array:
+    """Non-negative indices; out-of-range ones become one that `take` refuses."""
+    wrapped = e.where(indices < 0, indices + size, indices)
+    return e.where((wrapped < 0) | (wrapped >= size), np.iinfo(np.int32).max, wrapped)
+
+
+def _select_by_mask(x: Array, mask: Array) -> Array:
+    places = np.flatnonzero(mask._values("boolean indexing (the shape depends on values)"))
+    if not all(same(a, b) for a, b in zip(mask.shape, x.shape)) or mask.ndim > x.ndim:
+        raise IndexError(f"mask {shape_text(mask.shape)} does not fit shape {shape_text(x.shape)} ({user_line()})")
+    merged = reshape_op(x, shape=(mask.size, *x.shape[mask.ndim :]))
+    return take_op(merged, array(places), axis=0)
+
+
+def take(x: Array, indices: Any, axis: int = 0) -> Array:
+    """Slices of x along `axis`, one per index. Raises: IndexError for an index out of range."""
+    return take_op(x, indices, axis=normal_axis("take", axis, dispatch.as_array(x).ndim))
+
+
+def pick(x: Array, indices: Any, axis: int = -1, keepdims: bool = False) -> Array:
+    """One element per row of `axis`. Float indices (Gluon's habit) are truncated. Raises: IndexError out of range."""
+    x, indices = dispatch.as_array(x), dispatch.as_array(indices)
+    axis = normal_axis("pick", axis, x.ndim)
+    if indices.dtype.kind == "f":
+        indices = indices.astype("int64")
+    if axis != x.ndim - 1:
+        x = permute_op(x, axes=(*[i for i in range(x.ndim) if i != axis], axis))
+    out = pick_op(x, indices)
+    return expand_dims(out, axis) if keepdims else out
+
+
+def one_hot(indices: Any, depth: int, dtype: Any = None) -> Array:
+    """Rows of `depth` zeros with a one at the index. Raises: IndexError for an index out of range."""
+    from gluonish.nd.ops.gather import unpick_op
+
+    indices = dispatch.as_array(indices)
+    if indices.dtype.kind == "f":
+        indices = indices.astype("int64")
+    return unpick_op(ones_like(indices, as_dtype(dtype, np.dtype("float32"))), indices, size=depth)
+
+
+# --- reductions --------------------------------------------------------------------------------------------------------------
+def _reduce(op: Any, x: Any, axis: Any, keepdims: bool) -> Array:
+    x = dispatch.as_array(x)
+    return op(x, axes=normal_axes(op.name, axis, x.ndim), keepdims=keepdims)
+
+
+def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """The sum over the axes, all by default; bools count as int64."""
+    x = dispatch.as_array(x)
+    return _reduce(sum_op, x.astype(INDEX) if x.dtype == BOOL else x, axis, keepdims)
+
+
+def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
+    """The product over the axes, all by default."""
+    return _reduce(prod_op, x, axis, keepdims)
+
+
+def max(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """The largest element over the axes, all by default. Raises: ValueError if there is none."""
+    return _reduce(max_op, x, axis, keepdims)
+
+
+def min(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """The smallest element over the axes, all by default. Raises: ValueError if there is none."""
+    return _reduce(min_op, x, axis, keepdims)
+
+
+def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
+    """The mean over the axes, all by default; NaN if there are no elements."""
+    x = dispatch.as_array(x)
+    axes = normal_axes("mean", axis, x.ndim)
+    return _reduce(sum_op, x, axes, keepdims) / product(x.shape[a] for a in axes)
+
+
+def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
+    """The variance over the axes: the mean of the squared distance from the mean (in two passes)."""
+    x = dispatch.as_array(x)
+    axes = normal_axes("var", axis, x.ndim)
+    distance = x - mean(x, axes, True)
+    return _reduce(sum_op, distance * distance, axes, keepdims) / (product(x.shape[a] for a in axes) - correction)
+
+
+def std(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
+    """The standard deviation: the square root of `var`."""
+    return e.sqrt(var(x, axis, keepdims, correction))
+
+
+def any(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """Whether any element over the axes is true."""
+    x = dispatch.as_array(x)
+    return _reduce(max_op, truth(x), axis, keepdims) != 0 if product(x.shape) != 0 else sum(x, axis, keepdims) != 0
+
+
+def all(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """Whether all elements over the axes are true."""
+    return e.logical_not(any(e.logical_not(dispatch.as_array(x)), axis, keepdims))
+
+
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Array:
+    """The position of the first largest element, along the axis or in the flattened array; int64."""
+    return _arg(argmax_op, x, axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Array:
+    """The position of the first smallest element, along the axis or in the flattened array; int64."""
+    return _arg(argmin_op, x, axis, keepdims)
+
+
+def _arg(op: Any, x: Any, axis: int | None, keepdims: bool) -> Array:
+    x = dispatch.as_array(x)
+    if axis is None:
+        return op(reshape_op(x, shape=(-1,)), axis=0)
+    axis = normal_axis(op.name, axis, x.ndim)
+    out = op(x, axis=axis)
+    return expand_dims(out, axis) if keepdims else out
+
+
+def sum_to(x: Array, shape: tuple[Any, ...]) -> Array:
+    """x summed over the dimensions that broadcasting had added or stretched from `shape`."""
+    lead = x.ndim - len(shape)
+    stretched = [lead + i for i, s in enumerate(shape) if isinstance(s, int) and s == 1 and not same(x.shape[lead + i], 1)]
+    if stretched or lead:
+        x = sum_op(x, axes=(*range(lead), *stretched), keepdims=True)
+    return reshape_op(x, shape=tuple(shape)) if lead else x
+
+
+# --- products ------------------------------------------------------------------------------------------------------------------
+def matmul(a: Any, b: Any) -> Array:
+    """Matrix product by NumPy's rules: vectors too, leading dimensions broadcast."""
+    a, b = dispatch.as_array(a), dispatch.as_array(b)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ValueError(f"matmul: needs vectors or matrices, got {a.spec} and {b.spec} ({user_line()})")
+    left = expand_dims(a, 0) if a.ndim == 1 else a
+    right = expand_dims(b, 1) if b.ndim == 1 else b
+    out = matmul_op(left, right)
+    drop = ([out.ndim - 2] if a.ndim == 1 else []) + ([out.ndim - 1] if b.ndim == 1 else [])
+    return reshape_op(out, shape=reduced_shape(out.shape, tuple(drop), False)) if drop else out
+
+
+def dot(a: Any, b: Any) -> Array:
+    """Gluon's dot: the last axis of a with the first of b."""
+    a, b = dispatch.as_array(a), dispatch.as_array(b)
+    if a.ndim <= 2 and b.ndim <= 2:
+        return matmul(a, b)
+    left = reshape_op(a, shape=(-1, a.shape[-1]))
+    right = reshape_op(b, shape=(b.shape[0], -1))
+    return reshape_op(matmul_op(left, right), shape=(*a.shape[:-1], *b.shape[1:]))
+
+
+# --- small compositions ------------------------------------------------------------------------------------------------------------
+def clip(x: Any, low: Any = None, high: Any = None) -> Array:
+    """x limited to [low, high]; None leaves a side open."""
+    x = dispatch.as_array(x)
+    x = x if low is None else e.maximum(x, low)
+    return x if high is None else e.minimum(x, high)
+
+
+def softmax(x: Any, axis: int = -1) -> Array:
+    """exp(x) / sum(exp(x)) along the axis, without overflow."""
+    x = dispatch.as_array(x)
+    powers = e.exp(x - dispatch.as_array(max(x, axis, True)).detach())
+    return powers / sum(powers, axis, True)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Array:
+    """log(softmax(x)) along the axis, without overflow."""
+    x = dispatch.as_array(x)
+    shifted = x - max(x, axis, True).detach()
+    return shifted - e.log(sum(e.exp(shifted), axis, True))
+
+
+def leaky_relu(x: Any, slope: float = 0.01) -> Array:
+    """x where positive, slope * x elsewhere."""
+    x = dispatch.as_array(x)
+    return e.where(x > 0, x, x * slope)
+
+
+def elu(x: Any, alpha: float = 1.0) -> Array:
+    """x where positive, alpha * (exp(x) - 1) elsewhere."""
+    x = dispatch.as_array(x)
+    return e.where(x > 0, x, e.expm1(e.minimum(x, 0)) * alpha)
+
+
+def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
+    """The Euclidean length over the axes."""
+    x = dispatch.as_array(x)
+    return e.sqrt(sum(x * x, axis, keepdims))
+

@@ -1,0 +1,48 @@
+"""The math namespace of op bodies, on NumPy arrays.
+
+An elementwise op has one definition, `body(m, *values)`. Here is the `m` of eager mode; `kernels/vector_math.py` has the
+`m` that emits vector instructions. Functions give the dtype of their arguments.
+
+Deliberately not here: anything that is not the same function of each element.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd.erf import erf  # noqa: F401  (part of the namespace)
+
+exp, expm1, log, log1p = np.exp, np.expm1, np.log, np.log1p
+sqrt, square, abs, sign = np.sqrt, np.square, np.abs, np.sign  # noqa: A001
+floor, ceil, round, trunc = np.floor, np.ceil, np.rint, np.trunc  # noqa: A001
+maximum, minimum, pow = np.maximum, np.minimum, np.power  # noqa: A001
+tanh, sin, cos = np.tanh, np.sin, np.cos
+isnan, isinf, isfinite, logical_not = np.isnan, np.isinf, np.isfinite, np.logical_not
+
+
+def rsqrt(x: Any) -> Any:
+    """1 / sqrt(x)."""
+    return 1 / np.sqrt(x)
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), without overflow: exp only ever sees a non-positive number."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(np.asarray(x).dtype, copy=False)
+
+
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """x where the condition holds, else y; Python numbers take the other's dtype."""
+    return np.where(condition, x, y)
+
+
+def floor_divide(x: Any, y: Any) -> Any:
+    """The quotient rounded down; 0 for an integer division by 0."""
+    return np.floor_divide(x, y)
+
+
+def remainder(x: Any, y: Any) -> Any:
+    """x - floor(x / y) * y, with the sign of y; 0 for an integer division by 0."""
+    return np.remainder(x, y)

@@ -1,0 +1,162 @@
+"""Operators and methods of NDArray that are ops: put on the class here, so that `array.py` knows no op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd import dispatch, functions
+from gluonish.nd.array import NDArray
+from gluonish.nd.create import as_dtype
+from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.op import Op
+from gluonish.nd.ops import elementwise as e
+
+_bind = dispatch.bind
+_NUMBERS = (bool, int, float)
+
+
+def _operand(value: Any) -> bool:
+    return isinstance(value, (NDArray, np.ndarray, np.generic, *_NUMBERS)) or hasattr(value, "hint")
+
+
+def _binary(op: Op, reverse: bool = False) -> Callable[[Any, Any], Any]:
+    def forwards(self: NDArray, other: Any) -> Any:
+        try:
+            if self._data.dtype is other._data.dtype:  # the common case: nothing to convert
+                return _bind(op, (self, other))
+        except AttributeError:
+            if not _operand(other):
+                return NotImplemented
+        return op(self, other)
+
+    def backwards(self: NDArray, other: Any) -> Any:
+        return op(other, self) if _operand(other) else NotImplemented
+
+    return backwards if reverse else forwards
+
+
+def _in_place(op: Op) -> Callable[[NDArray, Any], NDArray]:
+    def update(self: NDArray, other: Any) -> NDArray:
+        if dispatch.state.recording or dispatch.state.trace is not None:
+            if self._grad is not None:
+                raise ValueError(
+                    f"an array with attach_grad() cannot be changed in place under record(), shape "
+                    f"{shape_text(self.shape)}; write `x = x + ...` for a new array ({user_line()})"
+                )
+            return op(self, other)  # a new array under the old name: what was recorded stays true
+        result = op(self, other)
+        if result.shape != self.shape or result.dtype.kind > self.dtype.kind and self.dtype.kind != "f":
+            raise ValueError(
+                f"in-place {op.name}: the result {result.spec} does not fit the array {self.spec} ({user_line()})"
+            )
+        self[:] = result
+        return self
+
+    return update
+
+
+_OPERATORS = {
+    "add": e.add,
+    "sub": e.subtract,
+    "mul": e.multiply,
+    "truediv": e.divide,
+    "floordiv": e.floor_divide,
+    "mod": e.remainder,
+    "pow": e.power,
+    "and": e.logical_and,
+    "or": e.logical_or,
+    "xor": e.logical_xor,
+}
+_COMPARISONS = {
+    "eq": e.equal,
+    "ne": e.not_equal,
+    "lt": e.less,
+    "le": e.less_equal,
+    "gt": e.greater,
+    "ge": e.greater_equal,
+}
+
+
+def _attach() -> None:
+    for name, op in _OPERATORS.items():
+        setattr(NDArray, f"__{name}__", _binary(op))
+        setattr(NDArray, f"__r{name}__", _binary(op, reverse=True))
+        if name not in ("and", "or", "xor"):
+            setattr(NDArray, f"__i{name}__", _in_place(op))
+    for name, op in _COMPARISONS.items():
+        setattr(NDArray, f"__{name}__", _binary(op))
+    NDArray.__neg__ = lambda self: _bind(e.negative, (self,))  # type: ignore[attr-defined]
+    NDArray.__pos__ = lambda self: self  # type: ignore[attr-defined]
+    NDArray.__abs__ = lambda self: _bind(e.abs, (self,))  # type: ignore[attr-defined]
+    NDArray.__invert__ = lambda self: e.logical_not(self)  # type: ignore[attr-defined]
+    NDArray.__matmul__ = lambda self, other: functions.matmul(self, other)  # type: ignore[attr-defined]
+    NDArray.__rmatmul__ = lambda self, other: functions.matmul(other, self)  # type: ignore[attr-defined]
+    NDArray.__getitem__ = functions.getitem  # type: ignore[attr-defined]
+    NDArray.__hash__ = object.__hash__  # type: ignore[method-assign]
+    for name in _METHODS:
+        setattr(NDArray, name, getattr(functions, name))
+    NDArray.transpose = functions.permute_dims  # type: ignore[attr-defined]
+    NDArray.T = property(functions.permute_dims)  # type: ignore[attr-defined]
+    NDArray.astype = astype  # type: ignore[attr-defined]
+    NDArray.copy = copy  # type: ignore[attr-defined]
+    for name in ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "square", "round", "floor", "ceil", "sign"):
+        setattr(NDArray, name, _method(e.__dict__[name]))
+
+
+def _method(op: Op) -> Callable[[NDArray], NDArray]:
+    def method(self: NDArray) -> NDArray:
+        return op(self)
+
+    method.__name__ = op.name
+    method.__doc__ = op.doc
+    return method
+
+
+_METHODS = (
+    "reshape",
+    "flatten",
+    "swapaxes",
+    "expand_dims",
+    "squeeze",
+    "broadcast_to",
+    "flip",
+    "split",
+    "repeat",
+    "tile",
+    "take",
+    "pick",
+    "sum",
+    "prod",
+    "max",
+    "min",
+    "mean",
+    "var",
+    "std",
+    "any",
+    "all",
+    "argmax",
+    "argmin",
+    "sum_to",
+    "dot",
+    "clip",
+    "softmax",
+    "log_softmax",
+    "norm",
+)
+
+
+def astype(x: NDArray, dtype: Any, copy: bool = False) -> NDArray:
+    """The same values in another dtype; x itself if it has that dtype already (unless `copy`)."""
+    target = as_dtype(dtype)
+    return _bind(e.cast, (x,), {"dtype": target}) if copy or target != x.dtype else x
+
+
+def copy(x: NDArray) -> NDArray:
+    """An array of its own with the same values; a gradient flows through."""
+    return _bind(e.cast, (x,), {"dtype": x.dtype})
+
+
+_attach()

@@ -1,0 +1,203 @@
+"""Contractions: matrix products and convolutions. In eager mode NumPy's BLAS does the work.
+
+Convolution is an op over channels-last memory (NHWC images, HWIO weights); the Gluon layout is a permuted view of it,
+made by `nd.convolution`. Its two gradients are ops of their own, each linear in both inputs, so that differentiating
+again stays inside these three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd.op import Op, Sample, Spec, quiet, refuse, register
+from gluonish.nd.ops.elementwise import broadcast_shapes
+from gluonish.nd.size import SizeLike
+
+
+# --- matmul ------------------------------------------------------------------------------------------------------------
+def _matmul_rule(a: Spec, b: Spec) -> Spec:
+    if len(a.shape) < 2 or len(b.shape) < 2:
+        raise refuse("matmul", "both inputs need at least 2 dimensions", a, b)
+    if a.shape[-1] != b.shape[-2]:
+        raise refuse("matmul", "the last dimension of the first must equal the second-last of the second", a, b)
+    batch = broadcast_shapes("matmul", Spec(a.shape[:-2], a.dtype), Spec(b.shape[:-2], b.dtype))
+    return Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+
+
+def _swap(x: Any) -> Any:
+    return x.swapaxes(-1, -2)
+
+
+def _matmul_sample(rng: np.random.Generator) -> list[Sample]:
+    shapes = [((3, 4), (4, 5)), ((2, 3, 4), (2, 4, 5)), ((2, 3, 4), (4, 5)), ((3, 0), (0, 2)), ((17, 65), (65, 33))]
+    return [Sample(tuple(rng.standard_normal(s).astype(np.float32) for s in pair)) for pair in shapes]
+
+
+matmul_op = register(
+    Op(
+        "matmul",
+        "contract",
+        quiet(np.matmul),
+        _matmul_rule,
+        (lambda g, y, a, b: matmul_op(g, _swap(b)), lambda g, y, a, b: matmul_op(_swap(a), g)),
+        accepts="float",
+        doc="Matrix product over the last two dimensions; leading dimensions broadcast.",
+        sample=_matmul_sample,
+    )
+)
+
+# --- convolution ---------------------------------------------------------------------------------------------------------
+Pair = tuple[int, int]
+
+
+def window_size(size: SizeLike, kernel: SizeLike, stride: int, pad: int, dilation: int) -> SizeLike:
+    """How many windows fit along one dimension."""
+    return (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _conv_rule(x: Spec, w: Spec, stride: Pair, pad: Pair, dilation: Pair, groups: int) -> Spec:
+    if len(x.shape) != 4 or len(w.shape) != 4:
+        raise refuse("convolution", "needs a 4-dimensional image batch and weight", x, w)
+    n, h, wd, c = x.shape
+    kh, kw, per_group, out = w.shape
+    if per_group * groups != c or out % groups != 0:
+        raise refuse("convolution", f"weight (HWIO) does not fit {c} channels in {groups} group(s)", x, w)
+    oh, ow = (window_size(s, k, stride[i], pad[i], dilation[i]) for i, (s, k) in enumerate(((h, kh), (wd, kw))))
+    if oh <= 0 or ow <= 0:
+        raise refuse("convolution", f"the window is larger than the image with padding {pad}", x, w)
+    return Spec((n, oh, ow, out), x.dtype)
+
+
+def patches(x: np.ndarray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, fill: float = 0.0) -> np.ndarray:
+    """A view (N, OH, OW, KH, KW, C) of all windows of an NHWC batch; the border is filled."""
+    if pad != (0, 0):
+        x = np.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)), constant_values=fill)
+    reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel))
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))  # type: ignore[call-overload]
+    windows = windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
+    return windows.transpose(0, 1, 2, 4, 5, 3)
+
+
+def _conv_forward(x: np.ndarray, w: np.ndarray, stride: Pair, pad: Pair, dilation: Pair, groups: int) -> np.ndarray:
+    _conv_rule(x, w, stride, pad, dilation, groups)  # type: ignore[arg-type]
+    kh, kw, per_group, out = w.shape
+    windows = patches(x, (kh, kw), stride, pad, dilation)
+    n, oh, ow = windows.shape[:3]
+    parts = []
+    for g in range(groups):
+        left = windows[..., g * per_group : (g + 1) * per_group].reshape(n * oh * ow, kh * kw * per_group)
+        right = w[..., g * (out // groups) : (g + 1) * (out // groups)].reshape(kh * kw * per_group, out // groups)
+        parts.append(left @ right)
+    joined = parts[0] if groups == 1 else np.concatenate(parts, 1)
+    return joined.reshape(n, oh, ow, out)
+
+
+def _data_gradient_forward(
+    g: np.ndarray, w: np.ndarray, size: Pair, stride: Pair, pad: Pair, dilation: Pair, groups: int
+) -> np.ndarray:
+    n, oh, ow, out = g.shape
+    kh, kw, per_group, _ = w.shape
+    h, wd = int(size[0]), int(size[1])
+    padded = np.zeros((n, h + 2 * pad[0], wd + 2 * pad[1], per_group * groups), g.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            top, left = i * dilation[0], j * dilation[1]
+            view = padded[:, top : top + stride[0] * oh : stride[0], left : left + stride[1] * ow : stride[1]]
+            for k in range(groups):
+                outs = slice(k * (out // groups), (k + 1) * (out // groups))
+                view[..., k * per_group : (k + 1) * per_group] += g[..., outs] @ w[i, j][:, outs].T
+    return padded[:, pad[0] : pad[0] + h, pad[1] : pad[1] + wd]
+
+
+def _weight_gradient_forward(
+    x: np.ndarray, g: np.ndarray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, groups: int
+) -> np.ndarray:
+    kh, kw = kernel
+    windows = patches(x, kernel, stride, pad, dilation)
+    n, oh, ow, out = g.shape
+    per_group = x.shape[3] // groups
+    flat = g.reshape(n * oh * ow, out)
+    parts = []
+    for k in range(groups):
+        left = windows[..., k * per_group : (k + 1) * per_group].reshape(n * oh * ow, kh * kw * per_group)
+        parts.append(left.T @ flat[:, k * (out // groups) : (k + 1) * (out // groups)])
+    joined = parts[0] if groups == 1 else np.concatenate(parts, 1)
+    return joined.reshape(kh, kw, per_group, out)
+
+
+def _conv_sample(rng: np.random.Generator) -> list[Sample]:
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    plain = {"stride": (1, 1), "pad": (0, 0), "dilation": (1, 1), "groups": 1}
+    return [
+        Sample((draw(2, 5, 6, 3), draw(3, 3, 3, 4)), {**plain, "pad": (1, 1)}),
+        Sample((draw(1, 7, 7, 1), draw(3, 2, 1, 5)), {**plain, "stride": (2, 3)}),
+        Sample((draw(2, 6, 6, 4), draw(3, 3, 2, 6)), {**plain, "groups": 2, "pad": (2, 1), "dilation": (2, 1)}),
+        Sample((draw(2, 4, 4, 17), draw(1, 1, 17, 33)), plain),
+    ]
+
+
+def _data_gradient_sample(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((_conv_forward(*s.inputs, **s.attrs), s.inputs[1]), {"size": s.inputs[0].shape[1:3], **s.attrs})
+        for s in _conv_sample(rng)
+    ]
+
+
+def _weight_gradient_sample(rng: np.random.Generator) -> list[Sample]:
+    return [
+        Sample((s.inputs[0], _conv_forward(*s.inputs, **s.attrs)), {"kernel": s.inputs[1].shape[:2], **s.attrs})
+        for s in _conv_sample(rng)
+    ]
+
+
+conv_op = register(
+    Op(
+        "convolution",
+        "contract",
+        quiet(_conv_forward),
+        _conv_rule,
+        (
+            lambda g, y, x, w, **a: conv_data_gradient_op(g, w, size=(x.shape[1], x.shape[2]), **a),
+            lambda g, y, x, w, **a: conv_weight_gradient_op(x, g, kernel=(w.shape[0], w.shape[1]), **a),
+        ),
+        accepts="float",
+        doc="2-D convolution (cross-correlation). Shapes: x (N, H, W, C), w (KH, KW, C / groups, O) -> (N, OH, OW, O).",
+        sample=_conv_sample,
+    )
+)
+conv_data_gradient_op = register(
+    Op(
+        "convolution_data_gradient",
+        "contract",
+        quiet(_data_gradient_forward),
+        lambda g, w, size, stride, pad, dilation, groups: Spec((g.shape[0], *size, w.shape[2] * groups), g.dtype),
+        (
+            lambda h, y, g, w, size, **a: conv_op(h, w, **a),
+            lambda h, y, g, w, size, **a: conv_weight_gradient_op(h, g, kernel=(w.shape[0], w.shape[1]), **a),
+        ),
+        accepts="float",
+        doc="The gradient of a convolution with respect to its images; also the transposed convolution.",
+        sample=_data_gradient_sample,
+    )
+)
+conv_weight_gradient_op = register(
+    Op(
+        "convolution_weight_gradient",
+        "contract",
+        quiet(_weight_gradient_forward),
+        lambda x, g, kernel, stride, pad, dilation, groups: Spec(
+            (*kernel, x.shape[3] // groups, g.shape[3]), x.dtype
+        ),
+        (
+            lambda h, y, x, g, kernel, **a: conv_data_gradient_op(g, h, size=(x.shape[1], x.shape[2]), **a),
+            lambda h, y, x, g, kernel, **a: conv_op(x, h, **a),
+        ),
+        accepts="float",
+        doc="The gradient of a convolution with respect to its weight.",
+        sample=_weight_gradient_sample,
+    )
+)

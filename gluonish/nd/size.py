@@ -1,0 +1,281 @@
+"""Symbolic sizes: what `x.shape` holds while a Block is traced.
+
+A `Size` is a polynomial with integer coefficients over the sizes of the traced inputs; it also knows the value it had
+in the trace (its hint). Arithmetic stays symbolic, so one trace serves every batch size. Whatever forces a size to be
+a plain number (`range(n)`, `if n > 3:`) is answered from the hint and noted as a guard: the trace is then valid only for
+sizes that give the same answer. Sizes 0 and 1 are never symbolic, since broadcasting depends on them.
+
+Deliberately not here: solving or bounding (no answer is ever guessed beyond exact cancellation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+from gluonish.nd.errors import user_line
+
+Monomial = tuple[str, ...]
+SizeLike = Union[int, "Size"]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A fact about sizes that a trace relied on: `left <relation> right` was `holds`, asked at `line`."""
+
+    left: SizeLike
+    relation: str
+    right: SizeLike
+    holds: bool
+    line: str
+
+    def __str__(self) -> str:
+        negation = "" if self.holds else "not "
+        return f"{negation}{self.left} {self.relation} {self.right} ({self.line})"
+
+
+@dataclass
+class SizeScope:
+    """The symbols of one trace and the guards collected on them."""
+
+    hints: dict[str, int] = field(default_factory=dict)
+    guards: dict[tuple[str, str, str], Guard] = field(default_factory=dict)
+
+    def symbol(self, hint: int) -> SizeLike:
+        """A new symbol for an input dimension; 0 and 1 stay plain numbers."""
+        if hint <= 1:
+            return hint
+        name = f"s{len(self.hints)}"
+        self.hints[name] = hint
+        return Size(self, {(name,): 1})
+
+    def note(self, left: SizeLike, relation: str, right: SizeLike, holds: bool) -> None:
+        key = (str(left), relation, str(right))
+        if key not in self.guards:
+            self.guards[key] = Guard(left, relation, right, holds, user_line())
+
+
+class Size:
+    """One symbolic dimension; behaves like an int (see the module docstring)."""
+
+    __slots__ = ("scope", "terms", "hint")
+
+    def __init__(self, scope: SizeScope, terms: Mapping[Monomial, int]) -> None:
+        self.scope = scope
+        self.terms = dict(terms)
+        self.hint = sum(c * _product(_atom_value(a, scope.hints) for a in m) for m, c in self.terms.items())
+
+    # --- arithmetic -------------------------------------------------------------------------------------------------
+    def __add__(self, other: Any) -> Any:
+        terms = _terms(other)
+        if terms is None:
+            return NotImplemented if not isinstance(other, float) else int(self) + other
+        return _simplest(self.scope, _sum(self.terms, terms))
+
+    def __mul__(self, other: Any) -> Any:
+        terms = _terms(other)
+        if terms is None:
+            return NotImplemented if not isinstance(other, float) else int(self) * other
+        out: dict[Monomial, int] = {}
+        for m, c in self.terms.items():
+            for n, d in terms.items():
+                key = tuple(sorted(m + n))
+                out[key] = out.get(key, 0) + c * d
+        return _simplest(self.scope, out)
+
+    def __neg__(self) -> SizeLike:
+        return self * -1
+
+    def __sub__(self, other: Any) -> Any:
+        return int(self) - other if isinstance(other, float) else self + -1 * other
+
+    def __rsub__(self, other: Any) -> Any:
+        return -1 * self + other
+
+    def __floordiv__(self, other: Any) -> Any:
+        return _divide(self, other, "//")
+
+    def __rfloordiv__(self, other: Any) -> Any:
+        return _divide(other, self, "//")
+
+    def __mod__(self, other: Any) -> Any:
+        return _divide(self, other, "%")
+
+    def __rmod__(self, other: Any) -> Any:
+        return _divide(other, self, "%")
+
+    def __truediv__(self, other: Any) -> Any:
+        if isinstance(other, (int, float, Size)):
+            return int(self) / int(other) if isinstance(other, Size) else int(self) / other
+        return NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return other / int(self) if isinstance(other, (int, float)) else NotImplemented
+
+    def __pow__(self, other: Any) -> Any:
+        return int(self) ** other
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    # --- questions: answered from the hint and noted as guards ---------------------------------------------------------
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, (int, Size)):
+            return NotImplemented
+        return _ask(self, "==", other)
+
+    def __ne__(self, other: object) -> bool:
+        if not isinstance(other, (int, Size)):
+            return NotImplemented
+        return not _ask(self, "==", other)
+
+    def __lt__(self, other: SizeLike) -> bool:
+        return _ask(self, "<", other)
+
+    def __ge__(self, other: SizeLike) -> bool:
+        return not _ask(self, "<", other)
+
+    def __le__(self, other: SizeLike) -> bool:
+        return _ask(self, "<=", other)
+
+    def __gt__(self, other: SizeLike) -> bool:
+        return not _ask(self, "<=", other)
+
+    def __bool__(self) -> bool:
+        return not _ask(self, "==", 0)
+
+    def __index__(self) -> int:
+        _ask(self, "==", self.hint)
+        return self.hint
+
+    __int__ = __index__
+
+    def __float__(self) -> float:
+        return float(int(self))
+
+    def __hash__(self) -> int:
+        return hash(self.hint)
+
+    def __repr__(self) -> str:
+        parts = []
+        for monomial, factor in sorted(self.terms.items(), reverse=True):
+            names = list(monomial)
+            parts.append("*".join(([str(factor)] if factor != 1 or not names else []) + names))
+        text = " + ".join(parts)
+        return f"({text})" if len(parts) > 1 else text
+
+
+def hint(size: SizeLike) -> int:
+    """The number that a size had in its trace; never notes a guard."""
+    return size.hint if isinstance(size, Size) else size
+
+
+def product(sizes: Iterable[SizeLike]) -> SizeLike:
+    """The product of dimensions, 1 for none."""
+    out: SizeLike = 1
+    for size in sizes:
+        out = out * size
+    return out
+
+
+def same(left: SizeLike, right: SizeLike) -> bool:
+    """Whether two sizes are equal for every input, without noting a guard."""
+    return isinstance(left - right, int) and left - right == 0
+
+
+def same_shape(left: tuple[SizeLike, ...], right: tuple[SizeLike, ...]) -> bool:
+    """`same` over whole shapes."""
+    return len(left) == len(right) and all(same(a, b) for a, b in zip(left, right))
+
+
+def evaluator(sizes: Iterable[SizeLike], symbols: Iterable[str]) -> Callable[..., tuple[int, ...]]:
+    """A function of the symbols' values that computes all `sizes`, compiled once as Python code."""
+    return eval(f"lambda {', '.join(symbols)}: ({''.join(f'{s}, ' for s in sizes)})")  # noqa: S307 - own text only
+
+
+def checker(guards: Iterable[Guard], symbols: Iterable[str]) -> Callable[..., bool]:
+    """A function of the symbols' values that tells whether all guards hold, compiled once as Python code."""
+    tests = [f"{'' if g.holds else 'not '}({g.left} {g.relation} {g.right})" for g in guards]
+    return eval(f"lambda {', '.join(symbols)}: {' and '.join(tests) or 'True'}")  # noqa: S307 - own text only
+
+
+# --- the polynomial underneath ---------------------------------------------------------------------------------------
+# An atom is the name of a symbol, or the text of a quotient or remainder that does not cancel: "(s0 // 2)".
+
+
+def _terms(value: Any) -> Mapping[Monomial, int] | None:
+    if isinstance(value, Size):
+        return value.terms
+    if isinstance(value, int) or hasattr(value, "__index__"):
+        return {(): int(value)}
+    return None
+
+
+def _sum(left: Mapping[Monomial, int], right: Mapping[Monomial, int]) -> dict[Monomial, int]:
+    out = dict(left)
+    for monomial, factor in right.items():
+        out[monomial] = out.get(monomial, 0) + factor
+    return out
+
+
+def _simplest(scope: SizeScope, terms: Mapping[Monomial, int]) -> SizeLike:
+    kept = {m: c for m, c in terms.items() if c}
+    if not kept:
+        return 0
+    if kept.keys() == {()}:
+        return kept[()]
+    return Size(scope, kept)
+
+
+
+
+def _atom_value(atom: str, hints: Mapping[str, int]) -> int:
+    value = hints.get(atom)
+    return value if value is not None else int(eval(atom, {}, dict(hints)))  # noqa: S307 - own text only
+
+
+def _product(numbers: Iterable[int]) -> int:
+    out = 1
+    for number in numbers:
+        out *= number
+    return out
+
+
+def _divide(left: Any, right: Any, sign: str) -> Any:
+    if not isinstance(left, (int, Size)) or not isinstance(right, (int, Size)):
+        return NotImplemented
+    scope = left.scope if isinstance(left, Size) else right.scope
+    quotient = _exact_quotient(scope, left, right)
+    if quotient is not None:
+        return quotient if sign == "//" else 0
+    if hint(right) == 0:
+        raise ZeroDivisionError(f"{left} {sign} {right}: the divisor is 0")
+    return _simplest(scope, {(f"({left} {sign} {right})",): 1})
+
+
+def _exact_quotient(scope: SizeScope, left: SizeLike, right: SizeLike) -> SizeLike | None:
+    divisor = _terms(right) or {}
+    if len(divisor) != 1:
+        return 1 if isinstance(left, Size) and isinstance(right, Size) and left.terms == right.terms else None
+    (atoms, factor), *_ = divisor.items()
+    out: dict[Monomial, int] = {}
+    for monomial, coefficient in (_terms(left) or {}).items():
+        rest = list(monomial)
+        for atom in atoms:
+            if atom not in rest:
+                return None
+            rest.remove(atom)
+        if factor == 0 or coefficient % factor:
+            return None
+        out[tuple(rest)] = coefficient // factor
+    return _simplest(scope, out)
+
+
+def _ask(left: SizeLike, relation: str, right: SizeLike) -> bool:
+    difference = left - right
+    if isinstance(difference, int):
+        return {"==": difference == 0, "<": difference < 0, "<=": difference <= 0}[relation]
+    a, b = hint(left), hint(right)
+    holds = {"==": a == b, "<": a < b, "<=": a <= b}[relation]
+    difference.scope.note(left, relation, right, holds)
+    return holds
