@@ -1,8 +1,8 @@
 """From a Kernel to the address of its machine code: memo, then the cache on disk, then the compiler.
 
 The compiler is Numba's front end (`frontend.py`), LLVM's own optimiser at its highest level with our target machine,
-and the object file it emits; that file is what the cache keeps. One MCJIT engine holds all loaded objects for the life of
-the process. numba is imported only when a kernel is compiled, llvmlite when the first one is loaded.
+and the object file it emits; that file is what the cache keeps. One engine holds all loaded objects for the life of the
+process. numba is imported only when a kernel is compiled, llvmlite when the first one is loaded.
 """
 
 from __future__ import annotations
@@ -59,12 +59,11 @@ def _load(kernel: Kernel, machine: Target) -> int:
         if (kernel, machine) in _addresses:
             return _addresses[kernel, machine]
         key = cache.key(kernel, machine)
-        symbol = f"{kernel.name}_{key[:16]}"
         code = cache.read(key)
         if code is None:
-            code = object_code(kernel, machine, symbol)
+            code = object_code(kernel, machine, kernel.name)
             cache.write(key, code)
-        place = _engine().load(code, symbol)
+        place = _engine().load(code, kernel.name)
         _addresses[kernel, machine] = place
         return place
 
@@ -111,6 +110,10 @@ def _optimise(module: llvm.ModuleRef, machine: Target) -> None:
 
 @functools.cache
 def _machine(machine: Target) -> Any:
+    return _new_machine(machine)
+
+
+def _new_machine(machine: Target) -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -123,29 +126,26 @@ def _machine(machine: Target) -> Any:
 
 
 class _Engine:
-    """Holds loaded object files."""
+    """Holds loaded object files, each a library of its own.
+
+    LLVM's JITLink puts all sections of an object next to each other. (MCJIT does not: in a process with gigabytes of
+    arrays a kernel's constants may lie too far from its code for the small code model, and the offset is cut off.)
+    """
 
     def __init__(self) -> None:
         import llvmlite.binding as llvm
 
-        host = target.host()
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_triple(host.triple).create_target_machine(
-            cpu=host.cpu, features=host.features, opt=3, reloc="pic", codemodel="small", jit=True
-        )
-        empty = llvm.parse_assembly(f'target triple = "{host.triple}"\n')
-        # llvmlite's memory manager keeps the sections of an object near each other, as the small code model needs
-        self._engine = llvm.create_mcjit_compiler(empty, machine, use_lmm=True)
         self._llvm = llvm
+        self._linker = llvm.create_lljit_compiler(_new_machine(target.host()), use_jit_link=True, suppress_errors=True)
+        self._libraries: list[Any] = []
 
     def load(self, code: bytes, symbol: str) -> int:
         """Address of a symbol of an object file."""
-        self._engine.add_object_file(self._llvm.ObjectFileRef.from_data(code))
-        place = int(self._engine.get_function_address(symbol))
-        if not place:
-            raise RuntimeError(f"object code without {symbol}")
-        return place
+        builder = self._llvm.JITLibraryBuilder()
+        builder.add_object_img(code).add_current_process().export_symbol(symbol)
+        loaded = builder.link(self._linker, f"kernel {len(self._libraries)}")
+        self._libraries.append(loaded)
+        return int(loaded[symbol])
 
 
 @functools.cache

@@ -185,6 +185,16 @@ def intrinsic_of(op_name: str) -> Any:
     return op_intrinsic(op_name, body, len(inspect.signature(body).parameters) - 1)
 
 
+def math_intrinsic(name: str, count: int = 1) -> Any:
+    """An external: the function `name` of `m`, of `count` values, as ("f", "intrinsics:math_intrinsic", ("exp", 1))."""
+    return op_intrinsic(name, _math_body(name), count)
+
+
+@cache
+def _math_body(name: str) -> Callable[..., Any]:
+    return lambda m, *values: getattr(m, name)(*values)
+
+
 @intrinsic
 def atomic_add(typing, address, value):  # type: ignore[no-untyped-def]
     """Adds to an int64 and gives what was there before."""

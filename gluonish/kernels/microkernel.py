@@ -1,90 +1,104 @@
 """The register-tiled sum of products under every contraction: one LLVM emitter, used as a Numba intrinsic.
 
-    out[r, c] = epilogue(sum over k of left[r, k] * right[k, c])        r < rows <= MR, c < columns <= NR
+    out[r, c] = epilogue(sum over k of left[r, k] * right[k, c])        r < MR, c < columns <= NR
 
 A tile of MR x NR accumulators stays in registers while k runs. Matrix products, convolutions and their gradients differ
-only in where left[r, k] lies, so the caller says it by a table of addresses:
+only in where left[r, k] lies, so the caller says it by tables of int64:
 
-walk "taps": the table has one record for each tap, MR left addresses and one right address; within a tap, k takes
-    `depth` steps of `left_step` and `right_step` bytes. A matrix product is one tap; a convolution has one per weight
-    position, whose left address is a row of zeros where the window leaves the image; a transposed left operand has
-    neighbouring numbers as its MR addresses and the row length as its step.
-walk "pairs": the table has one record for each k, a left and a right address, and left[r, k] is the r-th number at the
-    left address. Weight gradients need it: there k is a pixel.
+walk "taps": k runs over taps and, within each, over `depth` steps. The table has MR addresses for each tap, from which
+    left moves by `left_step` bytes a step; `starts` has the row of the right operand at which each tap begins. A matrix
+    product is one tap; a convolution has one for each weight position, with the address of zeros where the window leaves
+    the image; a transposed left operand has neighbouring numbers as its MR addresses and a row as its step.
+walk "pairs": the table has for each k the address of a left and of a right row; row r of the tile takes the number
+    `shifts[r]` bytes into the left row. Weight gradients need it: there k is a pixel.
 
-Rows that do not exist are computed again as copies of the last one (the caller repeats its left address, and the store
-goes to the same place), so there are no branches on rows. Missing columns are masked. For every number of vectors up to NR
-there is one internal function, so a narrow output does not pay for a wide one.
+`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows repeats the last one in all tables:
+it is computed again and stored to the same place, so there are no branches on rows. Missing columns are masked. For every
+number of vectors up to NR there is one internal function, so a narrow output does not pay for a wide one.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from gluonish.kernels import target as targets
 from gluonish.kernels.epilogue import Epilogue, checked, result_of
+from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, phi
 from gluonish.kernels.tiling import Tile, tile_of
 
-I1, I32, I64, PTR = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.PointerType()
 FIRST, LAST = 1, 2  # bits of `phase`
-PARAMETERS = (
-    "table", "taps", "depth", "left_step", "right_step",
-    "out", "offset", "out_step", "rows", "column", "columns", "phase", "extras",
-)  # fmt: skip
+OUTPUT = ("out", "out_rows", "column", "columns", "phase", "extras")
+PARAMETERS = {
+    "taps": ("table", "tap_step", "taps", "starts", "depth", "left_step", "right", "right_step", *OUTPUT),
+    "pairs": ("table", "depth", "shifts", *OUTPUT),
+}
+Grid = list[Any]  # an SSA value for each accumulator, row after row
 
 
-def product(dtype: str, walk: str, mask_right: bool, epilogue: Epilogue = ()) -> Any:
+def product(dtype: str, walk: str, epilogue: Epilogue = ()) -> Any:
     """The Numba intrinsic of one tile; all arguments are int64, see PARAMETERS.
 
-    table: address of the records. taps: how many (walk "taps"). depth: steps of k in a tap, or records (walk "pairs").
-    left_step, right_step: bytes from one k to the next (walk "taps").
-    out: address of the whole output; offset: bytes from there to the tile; out_step: bytes from row to row.
-    rows: rows that exist, 1..MR. column: first column of the tile, for operands of kind "column".
-    columns: columns that exist, 1..NR. phase: FIRST starts from zero (else from what stands in the output), LAST applies
-    the epilogue (else the bare sum is stored). extras: address of the int64 addresses of the epilogue's operands.
-    mask_right: whether the right rows end with the last column (packed panels are padded, plain rows are not).
+    table: address of the left addresses. tap_step: bytes from a tap's addresses to the next's. taps: how many.
+    starts: address of the taps' first rows of the right operand. depth: steps in a tap, or pairs. left_step: bytes
+    from one k to the next. right, right_step: address of the panel's row 0, and bytes from row to row.
+    shifts: address of MR offsets in bytes. out: address of the whole output. out_rows: address of MR offsets in bytes.
+    column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
+    phase: FIRST starts from zero (else from what stands in the output); LAST applies the epilogue (else the bare sum is
+    stored). extras: address of the addresses of the epilogue's operands.
+    Right rows are read in whole vectors, so they must go on for that long.
     """
-    from numba.core import types
-    from numba.extending import intrinsic
+    emitter = _Emitter(dtype, tile_of(dtype), walk, checked(epilogue))
+    return intrinsic_of(len(PARAMETERS[walk]), emitter.choose)
 
-    tile = tile_of(dtype)
-    emit = _Emitter(dtype, tile, walk, mask_right, checked(epilogue))
 
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
-        emit.dispatch(builder, list(arguments))
-        return context.get_dummy_value()
+def stack(size: int) -> Any:
+    """The Numba intrinsic `() -> address` of `size` bytes that live as long as the call of the kernel."""
 
-    def typed(
-        typing, table, taps, depth, left_step, right_step, out, offset, out_step, rows, column, columns, phase, extras
-    ):  # type: ignore[no-untyped-def]
-        return types.void(*[types.int64] * len(PARAMETERS)), codegen
+    def emit(builder: ir.IRBuilder, arguments: list[ir.Value]) -> ir.Value:
+        with builder.goto_entry_block():
+            memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+            memory.align = 64
+            return builder.ptrtoint(memory, I64)
 
-    return intrinsic(typed)
+    return intrinsic_of(0, emit, gives=True)
+
+
+def zeros(size: int) -> Any:
+    """The Numba intrinsic `() -> address` of `size` bytes of zeros, not to be written to."""
+
+    def emit(builder: ir.IRBuilder, arguments: list[ir.Value]) -> ir.Value:
+        kind = ir.ArrayType(ir.IntType(8), size)
+        known = builder.module.globals.get("zeros")
+        if known is None:
+            known = ir.GlobalVariable(builder.module, kind, "zeros")
+            known.linkage, known.global_constant, known.align = "internal", True, 64
+            known.initializer = ir.Constant(kind, None)
+        return builder.ptrtoint(known, I64)
+
+    return intrinsic_of(0, emit, gives=True)
 
 
 class _Emitter:
     """Emits the functions of one microkernel and the choice between them."""
 
-    def __init__(self, dtype: str, tile: Tile, walk: str, mask_right: bool, epilogue: Epilogue) -> None:
-        self.dtype, self.tile, self.walk, self.mask_right, self.epilogue = dtype, tile, walk, mask_right, epilogue
-        self.number = ir.FloatType() if dtype == "float32" else ir.DoubleType()
-        self.vector = ir.VectorType(self.number, tile.lanes)
-        self.fma = targets.current().fma
+    def __init__(self, dtype: str, tile: Tile, walk: str, epilogue: Epilogue) -> None:
+        self.dtype, self.tile, self.walk, self.epilogue = dtype, tile, walk, epilogue
+        self.fused = targets.current().fma
 
-    def dispatch(self, builder: ir.IRBuilder, arguments: list[ir.Value]) -> None:
+    def choose(self, builder: ir.IRBuilder, arguments: list[ir.Value]) -> None:
         """Calls the function for as many vectors as the columns need."""
-        columns = arguments[PARAMETERS.index("columns")]
+        columns = arguments[PARAMETERS[self.walk].index("columns")]
         end = builder.append_basic_block("product.end")
         cases = [builder.append_basic_block(f"product.{v}") for v in range(1, self.tile.vectors + 1)]
-        needed = builder.udiv(builder.sub(columns, _i64(1)), _i64(self.tile.lanes))
+        needed = builder.udiv(builder.sub(columns, i64(1)), i64(self.tile.lanes))
         switch = builder.switch(needed, cases[-1])
         for v, case in enumerate(cases):
-            switch.add_case(_i64(v), case)
+            switch.add_case(i64(v), case)
             builder.position_at_end(case)
             builder.call(self.function(builder.module, v + 1), arguments)
             builder.branch(end)
@@ -95,271 +109,180 @@ class _Emitter:
         name = f"product_{self.walk}_{self.dtype}_{self.tile.rows}x{vectors}"
         if name in module.globals:
             return module.globals[name]
-        function = ir.Function(module, ir.FunctionType(ir.VoidType(), [I64] * len(PARAMETERS)), name)
+        parameters = PARAMETERS[self.walk]
+        function = ir.Function(module, ir.FunctionType(VOID, [I64] * len(parameters)), name)
         function.linkage = "internal"
         function.attributes.add("noinline")
-        function.attributes.add("nounwind")
-        for argument, parameter in zip(function.args, PARAMETERS, strict=True):
+        for argument, parameter in zip(function.args, parameters, strict=True):
             argument.name = parameter
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        _Body(self, builder, function, vectors).emit()
+        _Body(self, builder, dict(zip(parameters, function.args, strict=True)), vectors).emit()
         return function
 
 
 class _Body:
-    """The body of one function. `grid` below is a list of rows of vectors, one SSA value for each accumulator."""
+    """The body of one function; `a` are its arguments by name."""
 
-    def __init__(self, emitter: _Emitter, builder: ir.IRBuilder, function: ir.Function, vectors: int) -> None:
-        self.e, self.b, self.vectors = emitter, builder, vectors
-        self.a = dict(zip(PARAMETERS, function.args, strict=True))
-        self.rows, self.lanes, self.size = emitter.tile.rows, emitter.tile.lanes, emitter.tile.size
+    def __init__(self, emitter: _Emitter, builder: ir.IRBuilder, arguments: dict[str, Any], vectors: int) -> None:
+        self.emitter, self.b, self.a, self.vectors = emitter, builder, arguments, vectors
+        self.rows = emitter.tile.rows
+        self.lanes = Lanes(builder, emitter.dtype, emitter.tile.lanes)
 
     def emit(self) -> None:
-        b, a = self.b, self.a
-        full = b.icmp_unsigned("==", a["columns"], _i64(self.vectors * self.lanes))
-        mask = self.column_mask()
-        last_row = b.sub(a["rows"], _i64(1))
-        self.row_index = [self.clamp(r, last_row) for r in range(self.rows)]
-        offsets = [b.add(a["offset"], b.mul(index, a["out_step"])) for index in self.row_index]
-        sums = self.start(offsets, mask)
-        sums = self.taps(sums, mask) if self.e.walk == "taps" else self.pairs(sums, mask)
-        self.finish(sums, offsets, mask, full)
+        b, a, lanes = self.b, self.a, self.lanes
+        missing = i64((self.vectors - 1) * lanes.count)
+        self.mask = lanes.below(b.sub(a["columns"], missing))
+        self.full = b.icmp_unsigned("==", a["columns"], i64(self.vectors * lanes.count))
+        rows, column = lanes.pointer(a["out_rows"]), b.mul(a["column"], i64(lanes.size))
+        self.offsets = [b.add(lanes.integer(rows, r), column) for r in range(self.rows)]
+        sums = self.start()
+        self.finish(self.taps(sums) if self.emitter.walk == "taps" else self.pairs(sums), column)
 
-    # --- memory ---
+    def grid(self, make: Callable[[int, int], Any]) -> Grid:
+        return [make(r, v) for r in range(self.rows) for v in range(self.vectors)]
 
-    def pointer(self, address: ir.Value) -> ir.Value:
-        return self.b.inttoptr(address, PTR)
-
-    def at(self, pointer: ir.Value, offset: ir.Value | int) -> ir.Value:
-        offset = _i64(offset) if isinstance(offset, int) else offset
-        return self.b.gep(pointer, [offset], source_etype=ir.IntType(8))
-
-    def load(self, pointer: ir.Value, kind: ir.Type, align: int) -> ir.Value:
-        return self.b.load(pointer, align=align, typ=kind)
-
-    def load_vector(self, pointer: ir.Value, v: int, mask: ir.Value | None) -> ir.Value:
-        """Vector v of a row; the last one under the mask, if there is one."""
-        pointer = self.at(pointer, v * self.lanes * self.size)
-        if mask is None or v < self.vectors - 1:
-            return self.load(pointer, self.e.vector, self.size)
-        name = f"llvm.masked.load.v{self.lanes}f{self.size * 8}.p0"
-        function = _declared(self.b.module, name, self.e.vector, [PTR, I32, mask.type, self.e.vector])
-        return self.b.call(function, [pointer, ir.Constant(I32, self.size), mask, _zero(self.e.vector)])
-
-    def store_vector(self, value: ir.Value, pointer: ir.Value, v: int, mask: ir.Value, full: ir.Value) -> None:
-        """Vector v of a row. The mask is used only where columns are missing: a masked store is slow on some CPUs."""
-        b = self.b
-        pointer = self.at(pointer, v * self.lanes * self.size)
-        if v < self.vectors - 1:
-            b.store(value, pointer, align=self.size)
-            return
-        name = f"llvm.masked.store.v{self.lanes}f{self.size * 8}.p0"
-        function = _declared(b.module, name, ir.VoidType(), [self.e.vector, PTR, I32, mask.type])
-        with b.if_else(full) as (whole, part):
-            with whole:
-                b.store(value, pointer, align=self.size)
-            with part:
-                b.call(function, [value, pointer, ir.Constant(I32, self.size), mask])
-
-    # --- rows and columns that exist ---
-
-    def clamp(self, r: int, last_row: ir.Value) -> ir.Value:
-        if r == 0:
-            return _i64(0)
-        return self.b.select(self.b.icmp_signed("<", _i64(r), last_row), _i64(r), last_row)
-
-    def column_mask(self) -> ir.Value:
-        """Which lanes of the last vector of a row exist."""
-        left = self.b.trunc(self.b.sub(self.a["columns"], _i64((self.vectors - 1) * self.lanes)), I32)
-        kind = ir.VectorType(I32, self.lanes)
-        lanes = ir.Constant(kind, list(range(self.lanes)))
-        return self.b.icmp_signed("<", lanes, self.splat(left, kind))
-
-    def splat(self, value: ir.Value, kind: ir.VectorType) -> ir.Value:
-        empty = ir.Constant(kind, ir.Undefined)
-        first = self.b.insert_element(empty, value, ir.Constant(I32, 0))
-        return self.b.shuffle_vector(first, empty, ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count))
+    def load(self, pointer: ir.Value, v: int, masked: bool = True) -> ir.Value:
+        """Vector v of a row, the last one under the mask."""
+        mask = self.mask if masked and v == self.vectors - 1 else None
+        return self.lanes.load(self.lanes.at(pointer, v * self.lanes.count * self.lanes.size), mask)
 
     # --- the sum ---
 
-    def start(self, offsets: list[ir.Value], mask: ir.Value) -> list[list[ir.Value]]:
+    def start(self) -> Grid:
         """Zeros, or the sums that stand in the output."""
-        b = self.b
-        first = b.icmp_unsigned("!=", b.and_(self.a["phase"], _i64(FIRST)), _i64(0))
-        before = b.block
-        resume, begin = b.append_basic_block("resume"), b.append_basic_block("begin")
+        b, lanes = self.b, self.lanes
+        first = b.icmp_unsigned("!=", b.and_(self.a["phase"], i64(FIRST)), i64(0))
+        before, resume, begin = b.block, b.append_basic_block("resume"), b.append_basic_block("begin")
         b.cbranch(first, begin, resume)
         b.position_at_end(resume)
-        out = self.pointer(self.a["out"])
-        held = [[self.load_vector(self.at(out, o), v, mask) for v in range(self.vectors)] for o in offsets]
+        out = lanes.pointer(self.a["out"])
+        rows = [lanes.at(out, offset) for offset in self.offsets]
+        held = self.grid(lambda r, v: self.load(rows[r], v))
         b.branch(begin)
         b.position_at_end(begin)
-        zero = _zero(self.e.vector)
-        return self.grid(lambda r, v: _phi(b, self.e.vector, (zero, before), (held[r][v], resume)))
+        return [phi(b, (lanes.zero, before), (value, resume)) for value in held]
 
-    def grid(self, make: Callable[[int, int], ir.Value]) -> list[list[ir.Value]]:
-        return [[make(r, v) for v in range(self.vectors)] for r in range(self.rows)]
-
-    def taps(self, sums: list[list[ir.Value]], mask: ir.Value) -> list[list[ir.Value]]:
+    def taps(self, sums: Grid) -> Grid:
         """Walks the taps, and the steps within each."""
-        loop = _Loop(self, "tap", self.a["taps"], sums, [_i64((self.rows + 1) * 8)])
-        record = self.at(self.pointer(self.a["table"]), loop.values[0])
-        left = [self.pointer(self.load(self.at(record, 8 * r), I64, 8)) for r in range(self.rows)]
-        right = self.pointer(self.load(self.at(record, 8 * self.rows), I64, 8))
-        inner = _Loop(self, "step", self.a["depth"], loop.sums, [self.a["left_step"], self.a["right_step"]])
-        row = [self.at(pointer, inner.values[0]) for pointer in left]
-        inner.close(self.step(row, self.at(right, inner.values[1]), inner.sums, mask))
-        loop.close(inner.result)
-        return loop.result
+        b, a, lanes = self.b, self.a, self.lanes
+        table, starts, panel = (lanes.pointer(a[name]) for name in ("table", "starts", "right"))
 
-    def pairs(self, sums: list[list[ir.Value]], mask: ir.Value) -> list[list[ir.Value]]:
-        """Walks the records of a left and a right address."""
-        shifts = [self.b.mul(index, _i64(self.size)) for index in self.row_index]
-        loop = _Loop(self, "pair", self.a["depth"], sums, [_i64(16)])
-        record = self.at(self.pointer(self.a["table"]), loop.values[0])
-        left = self.pointer(self.load(record, I64, 8))
-        right = self.pointer(self.load(self.at(record, 8), I64, 8))
-        row = [self.at(left, shift) for shift in shifts]
-        loop.close(self.step(row, right, loop.sums, mask))
-        return loop.result
+        def tap(turn: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
+            record = lanes.at(table, held[0])
+            left = [lanes.pointer(lanes.integer(record, r)) for r in range(self.rows)]
+            start = lanes.integer(lanes.at(starts, b.mul(turn, i64(8))))
+            right = lanes.at(panel, b.mul(start, a["right_step"]))
 
-    def step(
-        self, row: list[ir.Value], right: ir.Value, sums: list[list[ir.Value]], column_mask: ir.Value
-    ) -> list[list[ir.Value]]:
+            def step(turn: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
+                row = [lanes.at(pointer, held[0]) for pointer in left]
+                sums = self.step(row, lanes.at(right, held[1]), held[2:])
+                return [b.add(held[0], a["left_step"]), b.add(held[1], a["right_step"]), *sums]
+
+            walked = loop(b, a["depth"], [i64(0), i64(0), *held[1:]], step)
+            return [b.add(held[0], a["tap_step"]), *walked[2:]]
+
+        return loop(b, a["taps"], [i64(0), *sums], tap)[1:]
+
+    def pairs(self, sums: Grid) -> Grid:
+        """Walks the pairs of a left and a right row."""
+        a, lanes = self.a, self.lanes
+        table, shifts = lanes.pointer(a["table"]), lanes.pointer(a["shifts"])
+        offsets = [lanes.integer(shifts, r) for r in range(self.rows)]
+
+        def pair(turn: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
+            record = lanes.at(table, self.b.mul(turn, i64(16)))
+            left, right = (lanes.pointer(lanes.integer(record, i)) for i in range(2))
+            return self.step([lanes.at(left, offset) for offset in offsets], right, held)
+
+        return loop(self.b, a["depth"], sums, pair)
+
+    def step(self, row: list[Any], right: ir.Value, sums: Grid) -> Grid:
         """One k: MR numbers, each times the same vectors."""
-        mask = column_mask if self.e.mask_right else None
-        vectors = [self.load_vector(right, v, mask) for v in range(self.vectors)]
+        vectors = [self.load(right, v, masked=False) for v in range(self.vectors)]
         result = []
-        for pointer, held in zip(row, sums, strict=True):
-            value = self.splat(self.load(pointer, self.e.number, self.size), self.e.vector)
-            result.append([self.add_product(value, x, s) for x, s in zip(vectors, held, strict=True)])
+        for r, pointer in enumerate(row):
+            value = self.lanes.broadcast(pointer)  # next to its products: few registers are left for such values
+            held = sums[r * self.vectors : (r + 1) * self.vectors]
+            result += [self.lanes.fma(value, x, s, self.emitter.fused) for x, s in zip(vectors, held, strict=True)]
         return result
-
-    def add_product(self, x: ir.Value, y: ir.Value, s: ir.Value) -> ir.Value:
-        if not self.e.fma:
-            return self.b.fadd(self.b.fmul(x, y), s)
-        name = f"llvm.fma.v{self.lanes}f{self.size * 8}"
-        return self.b.call(_declared(self.b.module, name, self.e.vector, [self.e.vector] * 3), [x, y, s])
 
     # --- the end ---
 
-    def finish(self, sums: list[list[ir.Value]], offsets: list[ir.Value], mask: ir.Value, full: ir.Value) -> None:
+    def finish(self, sums: Grid, column: ir.Value) -> None:
         """Stores the sums, through the epilogue in the last phase."""
         b = self.b
-        if self.e.epilogue:
-            last = b.icmp_unsigned("!=", b.and_(self.a["phase"], _i64(LAST)), _i64(0))
+        if self.emitter.epilogue:
+            last = b.icmp_unsigned("!=", b.and_(self.a["phase"], i64(LAST)), i64(0))
             with b.if_else(last) as (then, otherwise):
                 with then:
-                    self.store(self.through_epilogue(sums, offsets, mask), offsets, mask, full)
+                    self.store_through_epilogue(sums, column)
                 with otherwise:
-                    self.store(sums, offsets, mask, full)
+                    self.store(sums)
         else:
-            self.store(sums, offsets, mask, full)
+            self.store(sums)
         b.ret_void()
 
-    def through_epilogue(
-        self, sums: list[list[ir.Value]], offsets: list[ir.Value], mask: ir.Value
-    ) -> list[list[ir.Value]]:
-        b, kinds = self.b, self.e.epilogue[0]
-        addresses = self.pointer(self.a["extras"])
-        bases = [self.pointer(self.load(self.at(addresses, 8 * i), I64, 8)) for i in range(len(kinds))]
-        column = b.mul(self.a["column"], _i64(self.size))
-
-        def operand(i: int, r: int, v: int) -> ir.Value:
-            if kinds[i] == "full":
-                return self.load_vector(self.at(bases[i], offsets[r]), v, mask)
-            return fixed[i][v]
-
-        fixed = [self.row_operand(kind, base, column, mask) for kind, base in zip(kinds, bases, strict=True)]
-        return self.grid(
-            lambda r, v: result_of(self.e.epilogue, b, [sums[r][v], *[operand(i, r, v) for i in range(len(kinds))]])
-        )
-
-    def row_operand(self, kind: str, base: ir.Value, column: ir.Value, mask: ir.Value) -> list[ir.Value]:
-        """The vectors of an operand that is the same in every row; none of a full one."""
-        if kind == "column":
-            return [self.load_vector(self.at(base, column), v, mask) for v in range(self.vectors)]
-        if kind == "scalar":
-            return [self.splat(self.load(base, self.e.number, self.size), self.e.vector)] * self.vectors
-        return []
-
-    def store(self, values: list[list[ir.Value]], offsets: list[ir.Value], mask: ir.Value, full: ir.Value) -> None:
-        out = self.pointer(self.a["out"])
-        for row, offset in zip(values, offsets, strict=True):
-            pointer = self.at(out, offset)
-            for v, value in enumerate(row):
-                self.store_vector(value, pointer, v, mask, full)
-
-
-class _Loop:
-    """A counted loop (also of zero turns) that carries the accumulators; between making and `close`, its body.
-
-    values: one number for each of `steps`, zero in the first turn and greater by the step in each further one.
-    """
-
-    def __init__(
-        self, body: _Body, name: str, turns: ir.Value, sums: list[list[ir.Value]], steps: Sequence[ir.Value]
-    ) -> None:
-        b = self.b = body.b
-        self.body, self.turns, self.initial, self.steps = body, turns, sums, (_i64(1), *steps)
-        self.before, self.inside = b.block, b.append_basic_block(name)
-        self.after = b.append_basic_block(name + ".end")
-        b.cbranch(b.icmp_signed(">", turns, _i64(0)), self.inside, self.after)
-        b.position_at_end(self.inside)
-        self.counters = [_phi(b, I64, (_i64(0), self.before)) for _ in self.steps]
-        self.values = self.counters[1:]
-        self.sums: list[list[Any]] = body.grid(lambda r, v: _phi(b, body.e.vector, (sums[r][v], self.before)))
-        self.result: list[list[ir.Value]] = []
-
-    def close(self, sums: list[list[ir.Value]]) -> None:
-        b, end = self.b, self.b.block
-        following = [b.add(counter, step) for counter, step in zip(self.counters, self.steps, strict=True)]
-        for counter, value in zip(self.counters, following, strict=True):
-            counter.add_incoming(value, end)
-        b.cbranch(b.icmp_signed("<", following[0], self.turns), self.inside, self.after)
-        b.position_at_end(self.after)
-
-        def meet(r: int, v: int) -> ir.Value:
-            self.sums[r][v].add_incoming(sums[r][v], end)
-            return _phi(b, self.body.e.vector, (self.initial[r][v], self.before), (sums[r][v], end))
-
-        self.result = self.body.grid(meet)
-
-
-def stack(size: int) -> Any:
-    """The Numba intrinsic `() -> address` of `size` bytes that live as long as the call of the kernel."""
-    from numba.core import types
-    from numba.extending import intrinsic
-
-    def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
-        with builder.goto_entry_block():
-            memory = builder.alloca(ir.ArrayType(ir.IntType(8), size))
+    def store_through_epilogue(self, sums: Grid, column: ir.Value) -> None:
+        """Applies the epilogue row by row, in a loop: LLVM unrolls a short one back into registers, and a long one
+        (an erf, say) stays small."""
+        b, lanes, epilogue = self.b, self.lanes, self.emitter.epilogue
+        width = lanes.count * lanes.size
+        with b.goto_entry_block():
+            memory = b.alloca(ir.ArrayType(lanes.vector, len(sums)))
             memory.align = 64
-            return builder.ptrtoint(memory, I64)
+            held = lanes.pointer(b.ptrtoint(memory, I64))  # llvmlite gives a pointer to the array type
+        for i, value in enumerate(sums):
+            lanes.store(value, lanes.at(held, i * width))
+        addresses, rows = lanes.pointer(self.a["extras"]), lanes.pointer(self.a["out_rows"])
+        operands = [
+            self.operand(kind, lanes.pointer(lanes.integer(addresses, i)), column) for i, kind in enumerate(epilogue[0])
+        ]
 
-    def typed(typing):  # type: ignore[no-untyped-def]
-        return types.int64(), codegen
+        def row(r: ir.Value, carried: Grid) -> Grid:
+            offset = b.add(lanes.integer(lanes.at(rows, b.mul(r, i64(8)))), column)
+            place = lanes.at(lanes.pointer(self.a["out"]), offset)
+            begin = lanes.at(held, b.mul(r, i64(self.vectors * width)))
+            for v in range(self.vectors):
+                values = [self.load(begin, v, masked=False), *[read(offset, v) for read in operands]]
+                result = result_of(epilogue, b, values)
+                if v == self.vectors - 1:
+                    self.store_ends([(result, lanes.at(place, v * width))])
+                else:
+                    lanes.store(result, lanes.at(place, v * width))
+            return []
 
-    return intrinsic(typed)
+        loop(b, i64(self.rows), [], row)
 
+    def operand(self, kind: str, base: ir.Value, column: ir.Value) -> Callable[[ir.Value, int], ir.Value]:
+        """How to read an operand's vector v of the row at an offset. What is the same in every row is loaded once."""
+        lanes = self.lanes
+        if kind == "full":
+            return lambda offset, v: self.load(lanes.at(base, offset), v)
+        if kind == "scalar":
+            value = lanes.broadcast(base)
+            return lambda offset, v: value
+        values = [self.load(lanes.at(base, column), v) for v in range(self.vectors)]
+        return lambda offset, v: values[v]
 
-def _i64(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)
+    def store(self, values: Grid) -> None:
+        """Stores the rows, from their ends last: that needs one choice between whole and masked vectors."""
+        lanes, ends = self.lanes, []
+        for r, offset in enumerate(self.offsets):
+            row = lanes.at(lanes.pointer(self.a["out"]), offset)
+            for v in range(self.vectors):
+                value, pointer = values[r * self.vectors + v], lanes.at(row, v * lanes.count * lanes.size)
+                if v == self.vectors - 1:
+                    ends.append((value, pointer))
+                else:
+                    lanes.store(value, pointer)
+        self.store_ends(ends)
 
-
-def _zero(vector: ir.VectorType) -> ir.Constant:
-    return ir.Constant(vector, [0.0] * vector.count)
-
-
-def _phi(builder: ir.IRBuilder, kind: ir.Type, *incoming: tuple[ir.Value, Any]) -> Any:
-    phi = builder.phi(kind)
-    for value, block in incoming:
-        phi.add_incoming(value, block)
-    return phi
-
-
-def _declared(module: ir.Module, name: str, result: ir.Type, kinds: Sequence[ir.Type]) -> ir.Function:
-    """The intrinsic function of that name in the module."""
-    if name in module.globals:
-        return module.globals[name]
-    return ir.Function(module, ir.FunctionType(result, list(kinds)), name)
+    def store_ends(self, ends: list[tuple[Any, Any]]) -> None:
+        """Stores last vectors of rows. The mask is used only where columns are missing: it is slow on some CPUs."""
+        with self.b.if_else(self.full) as (whole, part):
+            with whole:
+                for value, pointer in ends:
+                    self.lanes.store(value, pointer)
+            with part:
+                for value, pointer in ends:
+                    self.lanes.store(value, pointer, self.mask)

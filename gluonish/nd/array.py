@@ -10,7 +10,7 @@ sharers have in common, which is how the tape and compiled programs notice chang
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,33 @@ class Gradient:
 
 class NDArray:
     """An n-dimensional array. Make one with `nd.array`, `nd.zeros`, ... or as the result of an op."""
+
+    if TYPE_CHECKING:  # operators and methods that are ops: put here by nd/methods.py
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        __add__: Any
+        __radd__: Any
+        __sub__: Any
+        __rsub__: Any
+        __mul__: Any
+        __rmul__: Any
+        __truediv__: Any
+        __rtruediv__: Any
+        __pow__: Any
+        __neg__: Any
+        __and__: Any
+        __or__: Any
+        __invert__: Any
+        __matmul__: Any
+        __lt__: Any
+        __le__: Any
+        __gt__: Any
+        __ge__: Any
+        __getitem__: Any
+
+        def __eq__(self, other: object) -> Any: ...
+        def __ne__(self, other: object) -> Any: ...
 
     __slots__ = ("_data", "_grad", "_entry", "_version", "__weakref__")
     __array_ufunc__ = None  # so that `numpy_array + ndarray` comes to us
@@ -214,12 +241,18 @@ class NDArray:
                 f"cannot assign to an array that is on the tape (shape {shape_text(self.shape)}); use nd.where or "
                 f"assign outside autograd.record() ({user_line()})"
             )
+        if isinstance(value, NDArray):
+            if dispatch.state.recording and (value._entry is not None or value._grad is not None):
+                raise ValueError(
+                    f"assigning a value that needs a gradient would lose it (shape {shape_text(value.shape)}); use "
+                    f"nd.where or nd.concat, or assign value.detach() ({user_line()})"
+                )
+            value = value._values("assignment")
         try:
-            self._data[_plain_key(key)] = value._data if isinstance(value, NDArray) else value
-        except ValueError as error:
-            raise ValueError(f"assignment: {error} ({user_line()})") from None
-        except IndexError as error:
-            raise IndexError(f"assignment: {error} ({user_line()})") from None
+            self._data[_plain_key(key)] = value
+        except dispatch.ERRORS as error:
+            kind = next(k for k in dispatch.ERRORS if isinstance(error, k))
+            raise kind(f"assignment: {error} ({user_line()})") from None
         self._version[0] += 1
 
     def copyto(self, other: NDArray) -> NDArray:

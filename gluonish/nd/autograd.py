@@ -8,9 +8,11 @@ The undoing of broadcasting happens here, once for all ops.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
 
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
@@ -71,15 +73,16 @@ def backward(heads: NDArray | Sequence[NDArray], head_grads: Any = None, retain_
     """Puts into `x.grad` the gradient of the heads (each weighted by its head gradient, ones by default) for every
     array with `attach_grad()` that they were computed from.
 
+    The gradients are arrays of their own: changing one in place changes no other array.
+
     Raises: ValueError if a head was not computed under `record()`, if a head gradient has another shape, or if an
     array was changed in place after it was recorded.
     """
-    heads = [heads] if isinstance(heads, NDArray) else list(heads)
-    if head_grads is None or isinstance(head_grads, NDArray):
-        head_grads = [head_grads] * len(heads)
+    walk = Walk()
     with pause(state.training):
-        for array, value in _leaf_gradients(heads, head_grads):
-            array._grad.receive(value)
+        seeds = walk.start(heads, head_grads)
+        for array, value in _unshared(walk.run(), seeds):
+            array._grad.receive(value)  # type: ignore[union-attr]  # leaves are arrays with attach_grad
 
 
 def grad(
@@ -91,43 +94,70 @@ def grad(
 ) -> Any:
     """The gradients of the heads with respect to `variables`, returned instead of stored.
 
-    With `create_graph` they are recorded, so that they can be differentiated again. Variables need `attach_grad()`.
+    Variables are arrays with `attach_grad()` or computed from such under `record()`; the gradient of one that the heads
+    do not depend on is zero. With `create_graph` the gradients are recorded, so that they can be differentiated again.
+
+    Raises: ValueError for a variable that no gradient can reach, and what `backward` raises.
     """
-    single = isinstance(variables, NDArray)
     wanted = [variables] if isinstance(variables, NDArray) else list(variables)
-    heads = [heads] if isinstance(heads, NDArray) else list(heads)
-    if head_grads is None or isinstance(head_grads, NDArray):
-        head_grads = [head_grads] * len(heads)
+    if state.trace is not None:
+        wanted = [state.trace.capture(v) for v in wanted]
+    for v in wanted:
+        if v._entry is None and v._grad is None:
+            raise ValueError(
+                f"grad: the variable of shape {shape_text(v.shape)} has no attach_grad() and was not computed under "
+                f"autograd.record() from an array that has it ({user_line()})"
+            )
+    walk = Walk({v._entry[0] for v in wanted if v._entry is not None})
     with _mode(create_graph, state.training):
-        found = {id(array): value for array, value in _leaf_gradients(heads, head_grads)}
-        out = [found[id(v)] if id(v) in found else _zeros_like(v) for v in wanted]
-    return out[0] if single else out
+        seeds = walk.start(heads, head_grads)
+        walk.run()
+        found = _unshared([(v, walk.found(v)) for v in wanted], seeds)
+        out = [_zeros_like(v) if value is None else value for v, value in found]
+    return out[0] if isinstance(variables, NDArray) else out
 
 
-def _leaf_gradients(heads: Sequence[NDArray], head_grads: Sequence[Any]) -> list[tuple[NDArray, NDArray]]:
-    walk = Walk()
-    for head, seed in zip(heads, head_grads, strict=True):
-        if head._entry is None and head._grad is None:
-            raise ValueError(
-                f"backward: this array of shape {shape_text(head.shape)} was not computed under autograd.record() "
-                f"from an array with attach_grad(); wrap the computation in `with autograd.record():` ({user_line()})"
-            )
-        if seed is not None and not same_shape(seed.shape, head.shape):
-            raise ValueError(
-                f"backward: the head gradient has shape {shape_text(seed.shape)}, the head {shape_text(head.shape)} "
-                f"({user_line()})"
-            )
-        walk.give(head, _ones_like(head) if seed is None else seed)
-    return walk.run()
+def _unshared(pairs: list[tuple[NDArray, Any]], seeds: Sequence[Any]) -> list[tuple[NDArray, Any]]:
+    """Copies gradients that share memory with one another or with a head gradient, or that cannot be written."""
+    taken = {id(seed._version) for seed in seeds if seed is not None}
+    out = []
+    for array, value in pairs:
+        if value is not None and value._entry is None and isinstance(value._data, np.ndarray):
+            if id(value._version) in taken or not value._data.flags.writeable:
+                value = NDArray(value._data.copy())
+            taken.add(id(value._version))
+        out.append((array, value))
+    return out
 
 
 class Walk:
     """One walk over the tape, from the heads down to the leaves."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: Container[int] = ()) -> None:
         self.pending: dict[int, tuple[Any, dict[int, NDArray]]] = {}  # order -> entry, gradients by output index
         self.queue: list[int] = []
         self.leaves: dict[int, tuple[NDArray, NDArray]] = {}
+        self.kept = kept  # orders of the entries whose gradients are wanted too
+        self.visited: dict[int, dict[int, NDArray]] = {}
+
+    def start(self, heads: NDArray | Sequence[NDArray], head_grads: Any) -> Sequence[Any]:
+        """Gives the heads their gradients, ones where there is none; returns the head gradients given."""
+        heads = [heads] if isinstance(heads, NDArray) else list(heads)
+        if head_grads is None or isinstance(head_grads, NDArray):
+            head_grads = [head_grads] * len(heads)
+        if len(head_grads) != len(heads):
+            raise ValueError(f"backward: {len(heads)} heads but {len(head_grads)} head gradients ({user_line()})")
+        for head, seed in zip(heads, head_grads):
+            _check_head(head, seed)
+            self.give(head, _ones_like(head) if seed is None else seed)
+        return head_grads
+
+    def found(self, array: NDArray) -> NDArray | None:
+        """The gradient of an array after the walk; None if the heads do not depend on it."""
+        if array._entry is not None:
+            return self.visited.get(array._entry[0], {}).get(array._entry[6])
+        leaf = self.leaves.get(id(array))
+        return None if leaf is None else leaf[1]
 
     def give(self, array: NDArray, value: NDArray) -> None:
         """Adds `value` to the gradient of `array`."""
@@ -151,15 +181,18 @@ class Walk:
         """Visits every entry once, latest first; gives the leaves with their gradients."""
         while self.queue:
             entry, grads = self.pending.pop(-heapq.heappop(self.queue))
+            if entry[0] in self.kept:
+                self.visited[entry[0]] = grads
             self._visit(entry, grads)
         return list(self.leaves.values())
 
     def _visit(self, entry: Any, grads: dict[int, NDArray]) -> None:
-        _, op, inputs, attrs, data, versions, index = entry
-        if sum(x._version[0] for x in inputs if isinstance(x, NDArray)) != versions:
+        _, op, inputs, attrs, saved, versions, index = entry
+        now = sum(x._version[0] for x in inputs if isinstance(x, NDArray)) + (saved[1][0] if saved else 0)
+        if now != versions:
             raise ValueError(
-                f"backward: an input of {op.name} was changed in place after it was recorded, so its gradient would "
-                f"be wrong; copy it first, or change it after backward() ({user_line()})"
+                f"backward: an input or the output of {op.name} was changed in place after it was recorded, so its "
+                f"gradient would be wrong; copy it first, or change it after backward() ({user_line()})"
             )
         wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
         if hasattr(op, "gradients"):  # a compiled function: several outputs, all inputs' gradients at once
@@ -167,13 +200,28 @@ class Walk:
                 if value is not None:
                     self.give(x, value)
             return
-        out = NDArray(data)
-        out._entry = entry
+        out = NDArray(saved[0])
+        out._version, out._entry = saved[1], entry
         for position, x in enumerate(inputs):
             if wanted[position]:
                 value = op.gradient(position, grads[index], out, inputs, attrs)
                 if value is not None:
                     self.give(x, value)
+
+
+def _check_head(head: NDArray, seed: Any) -> None:
+    if head._entry is None and head._grad is None:
+        raise ValueError(
+            f"backward: this array of shape {shape_text(head.shape)} was not computed under autograd.record() "
+            f"from an array with attach_grad(); wrap the computation in `with autograd.record():` ({user_line()})"
+        )
+    if head.dtype.kind != "f":
+        raise TypeError(f"backward: the head is {head.dtype}, only floating-point arrays have gradients ({user_line()})")
+    if seed is not None and not same_shape(seed.shape, head.shape):
+        raise ValueError(
+            f"backward: the head gradient has shape {shape_text(seed.shape)}, the head {shape_text(head.shape)} "
+            f"({user_line()})"
+        )
 
 
 def _ones_like(array: NDArray) -> NDArray:

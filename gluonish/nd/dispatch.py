@@ -28,6 +28,7 @@ class State(threading.local):
 state = State()
 order = itertools.count(1)  # position on the tape; a later op has a larger number
 NO_ATTRS: dict[str, Any] = {}
+ERRORS = (ValueError, TypeError, IndexError, OverflowError)  # what NumPy raises for inputs that do not fit
 _array_type: Any = None  # NDArray, set by its module: importing it here would be a circle
 
 
@@ -43,26 +44,26 @@ def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> N
     if current.trace is None:
         try:
             data = op.forward(*[x._data if isinstance(x, _array_type) else x for x in inputs], **attrs)
-        except (ValueError, TypeError, IndexError) as error:
+        except ERRORS as error:
             raise explained(op, inputs, attrs, error) from None
         out = _array_type.__new__(_array_type)
         out._data = data if type(data) is np.ndarray else np.asarray(data)
         out._grad = out._entry = None
         out._version = inputs[0]._version if op.family == "move" and out._data.base is not None else [0]
-    else:
-        out = current.trace.bind(op, inputs, attrs)
-    if current.recording:
-        note(op, inputs, attrs, out)
-    return out
+        if current.recording:
+            note(op, inputs, attrs, out)
+        return out
+    return current.trace.bind(op, inputs, attrs)
 
 
 def note(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], out: NDArray) -> None:
     """Puts one op on the tape if a gradient can flow through it.
 
-    A tape entry is the tuple (order, op, inputs, attrs, data of the output, sum of the inputs' versions, index of the
-    output). Entries refer only backwards, so a tape nobody needs any more is freed like any other object.
+    A tape entry is the tuple (order, op, inputs, attrs, (data, version) of the output, sum of the versions of inputs and
+    output, index of the output). Entries refer only backwards, so a tape nobody needs any more is freed like any other
+    object.
     """
-    versions = 0
+    versions = out._version[0]
     wanted = False
     for x in inputs:
         if isinstance(x, _array_type):
@@ -70,7 +71,7 @@ def note(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], out: NDArray) -
             if x._entry is not None or x._grad is not None:
                 wanted = True
     if wanted and op.vjp is not None:
-        out._entry = (next(order), op, inputs, attrs, out._data, versions, 0)
+        out._entry = (next(order), op, inputs, attrs, (out._data, out._version), versions, 0)
 
 
 def as_array(value: Any) -> NDArray:
@@ -86,8 +87,13 @@ def explained(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], error: Exc
     """The error of the op's own rule if it has one for these inputs, else what NumPy said, at the user's line."""
     from gluonish.nd.errors import user_line
 
+    line = user_line()
+    if line in str(error):
+        return error
     try:
         op.rule(*[x if not isinstance(x, _array_type) else x.spec for x in inputs], **attrs)
-    except (ValueError, TypeError, IndexError) as better:
-        return better
-    return type(error)(f"{op.name}: {error} ({user_line()})" if "(" not in str(error)[-20:] else str(error))
+    except ERRORS as better:
+        if line in str(better):
+            return better
+    kind = next(k for k in ERRORS if isinstance(error, k))  # NumPy's own subclasses cannot be made from a text
+    return kind(f"{op.name}: {error} ({line})")

@@ -7,8 +7,10 @@ rule broke, what was received and what to do, and ends with the line of the user
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 
@@ -29,6 +31,6 @@ def user_line() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-def shape_text(shape: object) -> str:
+def shape_text(shape: Iterable[Any]) -> str:
     """A shape as an error prints it: `(2, 3)`."""
-    return "(" + ", ".join(str(getattr(s, "hint", s)) for s in tuple(shape)) + ")"  # type: ignore[call-overload]
+    return "(" + ", ".join(str(getattr(s, "hint", s)) for s in shape) + ")"

@@ -16,7 +16,7 @@ from gluonish.nd.erf import erf  # noqa: F401  (part of the namespace)
 
 exp, expm1, log, log1p = np.exp, np.expm1, np.log, np.log1p
 sqrt, square, abs, sign = np.sqrt, np.square, np.abs, np.sign  # noqa: A001
-floor, ceil, round, trunc = np.floor, np.ceil, np.rint, np.trunc  # noqa: A001
+floor, ceil, round, trunc = np.floor, np.ceil, np.round, np.trunc  # noqa: A001
 maximum, minimum, pow = np.maximum, np.minimum, np.power  # noqa: A001
 tanh, sin, cos = np.tanh, np.sin, np.cos
 isnan, isinf, isfinite, logical_not = np.isnan, np.isinf, np.isfinite, np.logical_not

@@ -11,7 +11,7 @@ from gluonish.nd import dispatch, functions
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import as_dtype
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import Op
+from gluonish.nd.op import BOOL, FLOAT, Op
 from gluonish.nd.ops import elementwise as e
 
 _bind = dispatch.bind
@@ -25,7 +25,7 @@ def _operand(value: Any) -> bool:
 def _binary(op: Op, reverse: bool = False) -> Callable[[Any, Any], Any]:
     def forwards(self: NDArray, other: Any) -> Any:
         try:
-            if self._data.dtype is other._data.dtype:  # the common case: nothing to convert
+            if self._data.dtype is FLOAT and other._data.dtype is FLOAT:  # the common case: nothing to convert
                 return _bind(op, (self, other))
         except AttributeError:
             if not _operand(other):
@@ -38,17 +38,40 @@ def _binary(op: Op, reverse: bool = False) -> Callable[[Any, Any], Any]:
     return backwards if reverse else forwards
 
 
+def _logical(op: Op, sign: str, reverse: bool = False) -> Callable[[Any, Any], Any]:
+    def operator(self: NDArray, other: Any) -> Any:
+        if not _operand(other):
+            return NotImplemented
+        other = dispatch.as_array(other)
+        if self.dtype != BOOL or other.dtype != BOOL:
+            raise TypeError(
+                f"`{sign}` is for bool arrays, got {self.dtype} and {other.dtype}; use nd.{op.name} to ask whether "
+                f"numbers are nonzero ({user_line()})"
+            )
+        return op(other, self) if reverse else op(self, other)
+
+    return operator
+
+
+def _invert(self: NDArray) -> NDArray:
+    if self.dtype != BOOL:
+        raise TypeError(f"`~` is for bool arrays, got {self.dtype}; use nd.logical_not ({user_line()})")
+    return e.logical_not(self)
+
+
 def _in_place(op: Op) -> Callable[[NDArray, Any], NDArray]:
     def update(self: NDArray, other: Any) -> NDArray:
-        if dispatch.state.recording or dispatch.state.trace is not None:
-            if self._grad is not None:
-                raise ValueError(
-                    f"an array with attach_grad() cannot be changed in place under record(), shape "
-                    f"{shape_text(self.shape)}; write `x = x + ...` for a new array ({user_line()})"
-                )
-            return op(self, other)  # a new array under the old name: what was recorded stays true
+        if not _operand(other):
+            return NotImplemented
+        if self._grad is not None and dispatch.state.recording:
+            raise ValueError(
+                f"an array with attach_grad() cannot be changed in place under record(), shape "
+                f"{shape_text(self.shape)}; write `x = x + ...` for a new array ({user_line()})"
+            )
         result = op(self, other)
-        if result.shape != self.shape or result.dtype.kind > self.dtype.kind and self.dtype.kind != "f":
+        if result._entry is not None or not isinstance(self._data, np.ndarray):
+            return result  # on the tape, or computed in a trace: a new array under the old name
+        if result.shape != self.shape or not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise ValueError(
                 f"in-place {op.name}: the result {result.spec} does not fit the array {self.spec} ({user_line()})"
             )
@@ -66,10 +89,8 @@ _OPERATORS = {
     "floordiv": e.floor_divide,
     "mod": e.remainder,
     "pow": e.power,
-    "and": e.logical_and,
-    "or": e.logical_or,
-    "xor": e.logical_xor,
 }
+_LOGICAL = {"and": (e.logical_and, "&"), "or": (e.logical_or, "|"), "xor": (e.logical_xor, "^")}
 _COMPARISONS = {
     "eq": e.equal,
     "ne": e.not_equal,
@@ -84,26 +105,18 @@ def _attach() -> None:
     for name, op in _OPERATORS.items():
         setattr(NDArray, f"__{name}__", _binary(op))
         setattr(NDArray, f"__r{name}__", _binary(op, reverse=True))
-        if name not in ("and", "or", "xor"):
-            setattr(NDArray, f"__i{name}__", _in_place(op))
+        setattr(NDArray, f"__i{name}__", _in_place(op))
+    for name, (op, sign) in _LOGICAL.items():
+        setattr(NDArray, f"__{name}__", _logical(op, sign))
+        setattr(NDArray, f"__r{name}__", _logical(op, sign, reverse=True))
     for name, op in _COMPARISONS.items():
         setattr(NDArray, f"__{name}__", _binary(op))
-    NDArray.__neg__ = lambda self: _bind(e.negative, (self,))  # type: ignore[attr-defined]
-    NDArray.__pos__ = lambda self: self  # type: ignore[attr-defined]
-    NDArray.__abs__ = lambda self: _bind(e.abs, (self,))  # type: ignore[attr-defined]
-    NDArray.__invert__ = lambda self: e.logical_not(self)  # type: ignore[attr-defined]
-    NDArray.__matmul__ = lambda self, other: functions.matmul(self, other)  # type: ignore[attr-defined]
-    NDArray.__rmatmul__ = lambda self, other: functions.matmul(other, self)  # type: ignore[attr-defined]
-    NDArray.__getitem__ = functions.getitem  # type: ignore[attr-defined]
-    NDArray.__hash__ = object.__hash__  # type: ignore[method-assign]
     for name in _METHODS:
         setattr(NDArray, name, getattr(functions, name))
-    NDArray.transpose = functions.permute_dims  # type: ignore[attr-defined]
-    NDArray.T = property(functions.permute_dims)  # type: ignore[attr-defined]
-    NDArray.astype = astype  # type: ignore[attr-defined]
-    NDArray.copy = copy  # type: ignore[attr-defined]
     for name in ("exp", "log", "sqrt", "abs", "relu", "sigmoid", "tanh", "square", "round", "floor", "ceil", "sign"):
         setattr(NDArray, name, _method(e.__dict__[name]))
+    for name, value in _OTHERS.items():
+        setattr(NDArray, name, value)
 
 
 def _method(op: Op) -> Callable[[NDArray], NDArray]:
@@ -158,5 +171,20 @@ def copy(x: NDArray) -> NDArray:
     """An array of its own with the same values; a gradient flows through."""
     return _bind(e.cast, (x,), {"dtype": x.dtype})
 
+
+_OTHERS: dict[str, Any] = {
+    "__neg__": lambda self: e.negative(self),
+    "__pos__": lambda self: self,
+    "__abs__": lambda self: e.abs(self),
+    "__invert__": _invert,
+    "__matmul__": lambda self, other: functions.matmul(self, other) if _operand(other) else NotImplemented,
+    "__rmatmul__": lambda self, other: functions.matmul(other, self) if _operand(other) else NotImplemented,
+    "__getitem__": functions.getitem,
+    "__hash__": object.__hash__,
+    "transpose": functions.permute_dims,
+    "T": property(functions.permute_dims),
+    "astype": astype,
+    "copy": copy,
+}
 
 _attach()

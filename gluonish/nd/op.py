@@ -47,8 +47,10 @@ class Op:
     vjp: per input a function (gradient, output, *inputs, **attrs) -> gradient of that input, written with ops; or one
         function with the input's position as first argument; None for an input that has no gradient.
     body: for elementwise ops, the scalar computation over a math namespace (see `nd/math.py`).
-    accepts: "any", or "float" for ops that first turn integers and bools into float32.
+    accepts: "any"; "number" for ops that first turn bools into int64; "float" for ops that turn integers into float32.
+    promote: whether inputs of different dtypes are converted to a common one first.
     sample: rng -> list of Sample, for the laws.
+    smooth: whether the laws may differentiate it twice.
     """
 
     name: str
@@ -73,7 +75,7 @@ class Op:
         """Operands as `bind` wants them: NDArrays of one dtype, Python numbers left as they are (weak)."""
         scalars = self.family == "elementwise"
         arrays = [x if scalars and isinstance(x, (bool, int, float, Size)) else dispatch.as_array(x) for x in inputs]
-        if not self.promote:
+        if not self.promote or not arrays:
             return tuple(arrays)
         return _promoted(self, arrays)
 
@@ -115,13 +117,20 @@ def refuse(op: str, rule: str, *specs: Any) -> ValueError:
 
 
 def result_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
-    """The common dtype: the widest of the highest kind (bool < integer < float), so int64 with float32 is float32."""
-    kinds = [_KINDS.index(d.kind) for d in dtypes]
+    """The common dtype: the widest of the highest kind (bool < integer < float), so int64 with float32 is float32.
+
+    Raises: TypeError for uint64 with a signed integer, which no integer dtype can hold.
+    """
+    kinds = [_KINDS[d.kind] for d in dtypes]
     top = max(kinds)
-    return np.result_type(*[d for d, k in zip(dtypes, kinds) if k == top])
+    common = np.result_type(*[d for d, k in zip(dtypes, kinds) if k == top])
+    if top == 1 and common.kind == "f":
+        names = " and ".join(d.name for d in dtypes)
+        raise TypeError(f"{names} have no common integer dtype; convert one with astype ({user_line()})")
+    return np.dtype("int32") if common == np.int16 else common  # int16 is not among our dtypes
 
 
-_KINDS = "buif"
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
 
 
 def _promoted(op: Op, arrays: list[Any]) -> tuple[Any, ...]:
@@ -132,7 +141,7 @@ def _promoted(op: Op, arrays: list[Any]) -> tuple[Any, ...]:
     scalars_float = any(isinstance(a, float) for a in arrays)
     if target.kind != "f" and (op.accepts == "float" or scalars_float):
         target = FLOAT
-    elif target.kind == "b" and any(type(a) is int or isinstance(a, Size) for a in arrays):
+    elif target.kind == "b" and (op.accepts == "number" or any(type(a) is int or isinstance(a, Size) for a in arrays)):
         target = INDEX
     if not any(hasattr(a, "dtype") for a in arrays):
         return tuple(dispatch.as_array(np.asarray(a, target)) for a in arrays)

@@ -40,6 +40,7 @@ class SizeScope:
     """The symbols of one trace and the guards collected on them."""
 
     hints: dict[str, int] = field(default_factory=dict)
+    equal: dict[str, SizeLike] = field(default_factory=dict)  # symbols that a guard ties to another size
     guards: dict[tuple[str, str, str], Guard] = field(default_factory=dict)
 
     def symbol(self, hint: int) -> SizeLike:
@@ -54,6 +55,19 @@ class SizeScope:
         key = (str(left), relation, str(right))
         if key not in self.guards:
             self.guards[key] = Guard(left, relation, right, holds, user_line())
+        if relation == "==" and holds:
+            self._tie(left, right)
+
+    def _tie(self, left: SizeLike, right: SizeLike) -> None:
+        """From now on a symbol that equals something else counts as that."""
+        for one, other in ((right, left), (left, right)):
+            if isinstance(one, Size) and len(one.terms) == 1:
+                (monomial, factor), *_ = one.terms.items()
+                name = monomial[0]
+                mentioned = isinstance(other, Size) and any(name in a for m in other.terms for a in m)
+                if factor == 1 and len(monomial) == 1 and name in self.hints and not mentioned:
+                    self.equal[name] = other
+                    return
 
 
 class Size:
@@ -179,8 +193,26 @@ def product(sizes: Iterable[SizeLike]) -> SizeLike:
 
 
 def same(left: SizeLike, right: SizeLike) -> bool:
-    """Whether two sizes are equal for every input, without noting a guard."""
-    return isinstance(left - right, int) and left - right == 0
+    """Whether two sizes are equal for every input that passes the guards noted so far; notes none itself."""
+    difference = tied(left - right)
+    return isinstance(difference, int) and difference == 0
+
+
+def tied(size: SizeLike) -> SizeLike:
+    """The size with every symbol that a guard ties to another replaced by that."""
+    while isinstance(size, Size):
+        equal = size.scope.equal
+        names = [name for name in equal if any(name in m for m in size.terms)]
+        if not names:
+            return size
+        out: SizeLike = 0
+        for monomial, factor in size.terms.items():
+            part: SizeLike = factor
+            for atom in monomial:
+                part = part * (equal[atom] if atom in equal else Size(size.scope, {(atom,): 1}))
+            out = out + part
+        size = out
+    return size
 
 
 def same_shape(left: tuple[SizeLike, ...], right: tuple[SizeLike, ...]) -> bool:
@@ -272,7 +304,7 @@ def _exact_quotient(scope: SizeScope, left: SizeLike, right: SizeLike) -> SizeLi
 
 
 def _ask(left: SizeLike, relation: str, right: SizeLike) -> bool:
-    difference = left - right
+    difference = tied(left - right)
     if isinstance(difference, int):
         return {"==": difference == 0, "<": difference < 0, "<=": difference <= 0}[relation]
     a, b = hint(left), hint(right)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.errors import shape_text
 from gluonish.nd.op import Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import broadcast_shapes
 from gluonish.nd.size import SizeLike
 
 
-# --- matmul ------------------------------------------------------------------------------------------------------------
+# --- matmul -----------------------------------------------------------------------------------------------------------
 def _matmul_rule(a: Spec, b: Spec) -> Spec:
     if len(a.shape) < 2 or len(b.shape) < 2:
         raise refuse("matmul", "both inputs need at least 2 dimensions", a, b)
@@ -24,6 +25,12 @@ def _matmul_rule(a: Spec, b: Spec) -> Spec:
         raise refuse("matmul", "the last dimension of the first must equal the second-last of the second", a, b)
     batch = broadcast_shapes("matmul", Spec(a.shape[:-2], a.dtype), Spec(b.shape[:-2], b.dtype))
     return Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+
+
+def _matmul_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if a.ndim < 2 or b.ndim < 2:  # np.matmul would take vectors
+        _matmul_rule(a, b)  # type: ignore[arg-type]  # arrays have all that a Spec has
+    return np.matmul(a, b)
 
 
 def _swap(x: Any) -> Any:
@@ -35,11 +42,11 @@ def _matmul_sample(rng: np.random.Generator) -> list[Sample]:
     return [Sample(tuple(rng.standard_normal(s).astype(np.float32) for s in pair)) for pair in shapes]
 
 
-matmul_op = register(
+matmul_op: Op = register(
     Op(
         "matmul",
         "contract",
-        quiet(np.matmul),
+        quiet(_matmul_forward),
         _matmul_rule,
         (lambda g, y, a, b: matmul_op(g, _swap(b)), lambda g, y, a, b: matmul_op(_swap(a), g)),
         accepts="float",
@@ -62,6 +69,8 @@ def _conv_rule(x: Spec, w: Spec, stride: Pair, pad: Pair, dilation: Pair, groups
         raise refuse("convolution", "needs a 4-dimensional image batch and weight", x, w)
     n, h, wd, c = x.shape
     kh, kw, per_group, out = w.shape
+    if min(*stride, *dilation, groups) < 1 or min(pad) < 0 or any(isinstance(k, int) and k < 1 for k in (kh, kw)):
+        raise refuse("convolution", f"no window with stride {stride}, pad {pad}, dilation {dilation}", x, w)
     if per_group * groups != c or out % groups != 0:
         raise refuse("convolution", f"weight (HWIO) does not fit {c} channels in {groups} group(s)", x, w)
     oh, ow = (window_size(s, k, stride[i], pad[i], dilation[i]) for i, (s, k) in enumerate(((h, kh), (wd, kw))))
@@ -75,7 +84,7 @@ def patches(x: np.ndarray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair
     if pad != (0, 0):
         x = np.pad(x, ((0, 0), (pad[0], pad[0]), (pad[1], pad[1]), (0, 0)), constant_values=fill)
     reach = tuple(d * (k - 1) + 1 for d, k in zip(dilation, kernel))
-    windows = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))  # type: ignore[call-overload]
+    windows = np.lib.stride_tricks.sliding_window_view(x, reach, (1, 2))
     windows = windows[:, :: stride[0], :: stride[1], :, :: dilation[0], :: dilation[1]]
     return windows.transpose(0, 1, 2, 4, 5, 3)
 
@@ -94,9 +103,23 @@ def _conv_forward(x: np.ndarray, w: np.ndarray, stride: Pair, pad: Pair, dilatio
     return joined.reshape(n, oh, ow, out)
 
 
+def _fits(name: str, g: Spec, wanted: tuple[SizeLike, ...]) -> None:
+    if len(g.shape) != len(wanted) or any(a != b for a, b in zip(g.shape, wanted)):
+        raise refuse(name, f"the gradient must have the shape of the result, {shape_text(wanted)}", g)
+
+
+def _data_gradient_rule(g: Spec, w: Spec, size: Pair, **a: Any) -> Spec:
+    if len(g.shape) != 4 or len(w.shape) != 4:
+        raise refuse("convolution_data_gradient", "needs a 4-dimensional gradient and weight", g, w)
+    x = Spec((g.shape[0], *size, w.shape[2] * a["groups"]), g.dtype)
+    _fits("convolution_data_gradient", g, _conv_rule(x, w, **a).shape)
+    return x
+
+
 def _data_gradient_forward(
     g: np.ndarray, w: np.ndarray, size: Pair, stride: Pair, pad: Pair, dilation: Pair, groups: int
 ) -> np.ndarray:
+    _data_gradient_rule(g, w, size, stride=stride, pad=pad, dilation=dilation, groups=groups)  # type: ignore[arg-type]
     n, oh, ow, out = g.shape
     kh, kw, per_group, _ = w.shape
     h, wd = int(size[0]), int(size[1])
@@ -111,9 +134,18 @@ def _data_gradient_forward(
     return padded[:, pad[0] : pad[0] + h, pad[1] : pad[1] + wd]
 
 
+def _weight_gradient_rule(x: Spec, g: Spec, kernel: Pair, **a: Any) -> Spec:
+    if len(x.shape) != 4 or len(g.shape) != 4:
+        raise refuse("convolution_weight_gradient", "needs a 4-dimensional image batch and gradient", x, g)
+    w = Spec((*kernel, x.shape[3] // a["groups"], g.shape[3]), x.dtype)
+    _fits("convolution_weight_gradient", g, _conv_rule(x, w, **a).shape)
+    return w
+
+
 def _weight_gradient_forward(
     x: np.ndarray, g: np.ndarray, kernel: Pair, stride: Pair, pad: Pair, dilation: Pair, groups: int
 ) -> np.ndarray:
+    _weight_gradient_rule(x, g, kernel, stride=stride, pad=pad, dilation=dilation, groups=groups)  # type: ignore[arg-type]
     kh, kw = kernel
     windows = patches(x, kernel, stride, pad, dilation)
     n, oh, ow, out = g.shape
@@ -169,12 +201,12 @@ conv_op = register(
         sample=_conv_sample,
     )
 )
-conv_data_gradient_op = register(
+conv_data_gradient_op: Op = register(
     Op(
         "convolution_data_gradient",
         "contract",
         quiet(_data_gradient_forward),
-        lambda g, w, size, stride, pad, dilation, groups: Spec((g.shape[0], *size, w.shape[2] * groups), g.dtype),
+        _data_gradient_rule,
         (
             lambda h, y, g, w, size, **a: conv_op(h, w, **a),
             lambda h, y, g, w, size, **a: conv_weight_gradient_op(h, g, kernel=(w.shape[0], w.shape[1]), **a),
@@ -184,14 +216,12 @@ conv_data_gradient_op = register(
         sample=_data_gradient_sample,
     )
 )
-conv_weight_gradient_op = register(
+conv_weight_gradient_op: Op = register(
     Op(
         "convolution_weight_gradient",
         "contract",
         quiet(_weight_gradient_forward),
-        lambda x, g, kernel, stride, pad, dilation, groups: Spec(
-            (*kernel, x.shape[3] // groups, g.shape[3]), x.dtype
-        ),
+        _weight_gradient_rule,
         (
             lambda h, y, x, g, kernel, **a: conv_data_gradient_op(g, h, size=(x.shape[1], x.shape[2]), **a),
             lambda h, y, x, g, kernel, **a: conv_op(x, h, **a),

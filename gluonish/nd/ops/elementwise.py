@@ -56,7 +56,7 @@ def elementwise(
     arity: int = 1,
     smooth: bool = True,
 ) -> Op:
-    """Registers an elementwise op. `gives` is "same" (the inputs' dtype) or "bool"; `domain` bounds the sample inputs."""
+    """Registers an elementwise op. `gives` "same" (the inputs' dtype) or "bool"; `domain` bounds the sample inputs."""
 
     def rule(*specs: Any) -> Spec:
         shape = broadcast_shapes(name, *specs)
@@ -71,9 +71,9 @@ def elementwise(
         shapes = [((3, 5), (3, 5)), ((4, 1, 3), (5, 1)), ((), (2, 3))]
         return [Sample((draw(*a), draw(*b))) for a, b in shapes]
 
-    default = quiet(lambda *values: body(math, *values))
+    forward = forward or quiet(lambda *values: body(math, *values))
     return register(
-        Op(name, "elementwise", forward or default, rule, vjp, body, accepts=accepts, doc=doc, sample=sample, smooth=smooth)
+        Op(name, "elementwise", forward, rule, vjp, body, accepts=accepts, doc=doc, sample=sample, smooth=smooth)
     )
 
 
@@ -84,13 +84,20 @@ def _floating(name: str, body: Body, slope: Callable[..., Any], doc: str, **more
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 add = elementwise(
-    "add", lambda m, x, y: x + y, (lambda g, z, x, y: g, lambda g, z, x, y: g), forward=np.add, arity=2, doc="x + y."
+    "add",
+    lambda m, x, y: x + y,
+    (lambda g, z, x, y: g, lambda g, z, x, y: g),
+    forward=np.add,
+    accepts="number",
+    arity=2,
+    doc="x + y.",
 )
 subtract = elementwise(
     "subtract",
     lambda m, x, y: x - y,
     (lambda g, z, x, y: g, lambda g, z, x, y: -g),
     forward=np.subtract,
+    accepts="number",
     arity=2,
     doc="x - y.",
 )
@@ -99,6 +106,7 @@ multiply = elementwise(
     lambda m, x, y: x * y,
     (lambda g, z, x, y: g * y, lambda g, z, x, y: g * x),
     forward=np.multiply,
+    accepts="number",
     arity=2,
     doc="x * y.",
 )
@@ -114,14 +122,24 @@ divide = elementwise(
 power = elementwise(
     "power",
     lambda m, x, y: m.pow(x, y),
-    (lambda g, z, x, y: g * y * x ** (y - 1), lambda g, z, x, y: g * where(equal(x, 0), 0.0, z * log(x))),
+    (lambda g, z, x, y: g * _power_slope(x, y), lambda g, z, x, y: g * where(equal(x, 0), 0.0, z * log(x))),
+    accepts="number",
     arity=2,
     domain=(0.5, 2.0),
     doc="x to the power y.",
 )
+
+
+def _power_slope(x: Any, y: Any) -> Any:
+    if not hasattr(y, "dtype"):
+        return y * x ** (y - 1) if y != 0 else 0.0
+    return where(equal(y, 0), 0.0, y * x ** (y - 1))  # x**0 is 1 everywhere: at x = 0 the formula would say 0 * inf
+
+
 floor_divide = elementwise(
     "floor_divide",
     lambda m, x, y: m.floor_divide(x, y),
+    accepts="number",
     arity=2,
     domain=(0.5, 3.0),
     smooth=False,
@@ -130,9 +148,10 @@ floor_divide = elementwise(
 remainder = elementwise(
     "remainder",
     lambda m, x, y: m.remainder(x, y),
+    (lambda g, z, x, y: g, lambda g, z, x, y: -g * floor_divide(x, y)),
+    accepts="number",
     arity=2,
     domain=(0.5, 3.0),
-    smooth=False,
     doc="x - floor(x / y) * y, with the sign of y.",
 )
 maximum = elementwise(
@@ -149,22 +168,24 @@ minimum = elementwise(
     arity=2,
     doc="The smaller of the two; NaN if either is NaN.",
 )
-negative = elementwise("negative", lambda m, x: -x, (lambda g, y, x: -g,), doc="-x.")
+negative = elementwise("negative", lambda m, x: -x, (lambda g, y, x: -g,), accepts="number", doc="-x.")
 abs = elementwise(  # noqa: A001 - the array API's name
-    "abs", lambda m, x: m.abs(x), (lambda g, y, x: g * sign(x),), doc="The absolute value.", domain=(0.2, 3.0)
+    "abs", lambda m, x: m.abs(x), (lambda g, y, x: g * sign(x),), accepts="number", doc="The absolute value."
 )
-sign = elementwise("sign", lambda m, x: m.sign(x), doc="-1, 0 or 1; NaN for NaN.", smooth=False)
-square = elementwise("square", lambda m, x: x * x, (lambda g, y, x: g * x * 2,), doc="x * x.")
+sign: Op = elementwise("sign", lambda m, x: m.sign(x), accepts="number", doc="-1, 0 or 1; NaN for NaN.", smooth=False)
+square = elementwise("square", lambda m, x: x * x, (lambda g, y, x: g * x * 2,), accepts="number", doc="x * x.")
 
 # --- functions of one float -----------------------------------------------------------------------------------------
 exp = _floating("exp", lambda m, x: m.exp(x), lambda y, x: y, "e to the power x.")
 expm1 = _floating("expm1", lambda m, x: m.expm1(x), lambda y, x: y + 1, "exp(x) - 1, exact near 0.")
-log = _floating("log", lambda m, x: m.log(x), lambda y, x: 1 / x, "The natural logarithm.", domain=(0.2, 4.0))
-log1p = _floating("log1p", lambda m, x: m.log1p(x), lambda y, x: 1 / (x + 1), "log(1 + x), exact near 0.", domain=(-0.5, 4.0))
+log: Op = _floating("log", lambda m, x: m.log(x), lambda y, x: 1 / x, "The natural logarithm.", domain=(0.2, 4.0))
+log1p = _floating(
+    "log1p", lambda m, x: m.log1p(x), lambda y, x: 1 / (x + 1), "log(1 + x), exact near 0.", domain=(-0.5, 4.0)
+)
 sqrt = _floating("sqrt", lambda m, x: m.sqrt(x), lambda y, x: 0.5 / y, "The square root.", domain=(0.2, 4.0))
 rsqrt = _floating("rsqrt", lambda m, x: m.rsqrt(x), lambda y, x: -0.5 * y / x, "1 / sqrt(x).", domain=(0.2, 4.0))
 sin = _floating("sin", lambda m, x: m.sin(x), lambda y, x: cos(x), "The sine; x in radians.")
-cos = _floating("cos", lambda m, x: m.cos(x), lambda y, x: -sin(x), "The cosine; x in radians.")
+cos: Op = _floating("cos", lambda m, x: m.cos(x), lambda y, x: -sin(x), "The cosine; x in radians.")
 tanh = _floating("tanh", lambda m, x: m.tanh(x), lambda y, x: 1 - y * y, "The hyperbolic tangent.")
 sigmoid = _floating("sigmoid", lambda m, x: m.sigmoid(x), lambda y, x: y * (1 - y), "1 / (1 + exp(-x)).")
 erf = _floating(
@@ -174,7 +195,11 @@ erf = _floating(
     "The error function: 2 / sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
 )
 relu = elementwise(
-    "relu", lambda m, x: m.maximum(x, 0), (lambda g, y, x: where(greater(y, 0), g, 0.0),), doc="max(x, 0).", domain=(0.2, 3.0)
+    "relu",
+    lambda m, x: m.maximum(x, 0),
+    (lambda g, y, x: where(greater(y, 0), g, 0.0),),
+    accepts="number",
+    doc="max(x, 0).",
 )
 softplus = _floating(
     "softplus",
@@ -208,10 +233,14 @@ def _gelu_tanh_slope(x: Any) -> Any:
 
 
 # --- rounding and predicates ------------------------------------------------------------------------------------------
-floor = elementwise("floor", lambda m, x: m.floor(x), doc="Rounded down.", smooth=False)
-ceil = elementwise("ceil", lambda m, x: m.ceil(x), doc="Rounded up.", smooth=False)
-round = elementwise("round", lambda m, x: m.round(x), doc="Rounded to the nearest, ties to even.", smooth=False)  # noqa: A001
-trunc = elementwise("trunc", lambda m, x: m.trunc(x), doc="Rounded towards zero.", smooth=False)
+def _rounding(name: str, body: Body, doc: str) -> Op:
+    return elementwise(name, body, accepts="number", doc=doc, smooth=False)
+
+
+floor = _rounding("floor", lambda m, x: m.floor(x), "Rounded down.")
+ceil = _rounding("ceil", lambda m, x: m.ceil(x), "Rounded up.")
+round = _rounding("round", lambda m, x: m.round(x), "Rounded to the nearest, ties to even.")  # noqa: A001
+trunc = _rounding("trunc", lambda m, x: m.trunc(x), "Rounded towards zero.")
 
 
 def _question(name: str, body: Body, doc: str, arity: int = 1, accepts: str = "any") -> Op:
@@ -222,12 +251,12 @@ isnan = _question("isnan", lambda m, x: m.isnan(x), "Whether NaN.", accepts="flo
 isinf = _question("isinf", lambda m, x: m.isinf(x), "Whether infinite.", accepts="float")
 isfinite = _question("isfinite", lambda m, x: m.isfinite(x), "Whether neither NaN nor infinite.", accepts="float")
 logical_not = _question("logical_not", lambda m, x: x == 0, "Whether zero or False.")
-equal = _question("equal", lambda m, x, y: x == y, "x == y.", 2)
+equal: Op = _question("equal", lambda m, x, y: x == y, "x == y.", 2)
 not_equal = _question("not_equal", lambda m, x, y: x != y, "x != y.", 2)
 less = _question("less", lambda m, x, y: x < y, "x < y.", 2)
-less_equal = _question("less_equal", lambda m, x, y: x <= y, "x <= y.", 2)
-greater = _question("greater", lambda m, x, y: x > y, "x > y.", 2)
-greater_equal = _question("greater_equal", lambda m, x, y: x >= y, "x >= y.", 2)
+less_equal: Op = _question("less_equal", lambda m, x, y: x <= y, "x <= y.", 2)
+greater: Op = _question("greater", lambda m, x, y: x > y, "x > y.", 2)
+greater_equal: Op = _question("greater_equal", lambda m, x, y: x >= y, "x >= y.", 2)
 logical_and = _question("logical_and", lambda m, x, y: (x != 0) & (y != 0), "Whether both are true.", 2)
 logical_or = _question("logical_or", lambda m, x, y: (x != 0) | (y != 0), "Whether one is true.", 2)
 logical_xor = _question("logical_xor", lambda m, x, y: (x != 0) != (y != 0), "Whether exactly one is true.", 2)
@@ -262,7 +291,7 @@ def _where_sample(rng: np.random.Generator) -> list[Sample]:
     return [Sample((condition, rng.standard_normal((3, 5)).astype("f4"), rng.standard_normal(5).astype("f4")))]
 
 
-where = register(
+where: Op = register(
     _Where(
         "where",
         "elementwise",
@@ -287,7 +316,7 @@ cast = register(
         "elementwise",
         _cast_forward,
         lambda x, dtype: Spec(x.shape, np.dtype(dtype)),
-        (lambda g, y, x, dtype: g.astype(x.dtype) if x.dtype.kind == "f" else None,),
+        (lambda g, y, x, dtype: g.astype(x.dtype) if x.dtype.kind == "f" == y.dtype.kind else None,),
         doc="The same values in another dtype; floats become integers towards zero.",
         sample=lambda rng: [
             Sample((rng.standard_normal((3, 4)).astype("f4"),), {"dtype": np.dtype("float64")}),

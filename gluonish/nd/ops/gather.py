@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.nd.errors import user_line
+from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import Op, Sample, Shape, Spec, refuse, register
+from gluonish.nd.size import SizeLike
 
 
 def check_indices(name: str, indices: np.ndarray, size: int) -> None:
@@ -33,11 +34,10 @@ def _integers(name: str, *specs: Any) -> None:
         raise TypeError(f"{name}: indices must be integers, got {specs[1].dtype} ({user_line()})")
 
 
-
 def _take_forward(x: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
     _integers("take", x, indices)
     check_indices("take", indices, x.shape[axis])
-    return np.take(x, indices, axis)
+    return np.take(x, indices.astype(np.int64, copy=False), axis)
 
 
 def _take_rule(x: Spec, indices: Spec, axis: int) -> Spec:
@@ -45,10 +45,20 @@ def _take_rule(x: Spec, indices: Spec, axis: int) -> Spec:
     return Spec((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
 
 
-def _index_add_forward(values: np.ndarray, indices: np.ndarray, shape: Shape, axis: int) -> np.ndarray:
+def _index_add_rule(values: Spec, indices: Spec, shape: Shape, axis: int) -> Spec:
+    _integers("index_add", values, indices)
+    wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
+    if len(wanted) != len(values.shape) or any(a != b for a, b in zip(wanted, values.shape)):
+        raise refuse("index_add", f"values must have shape {shape_text(wanted)}", values, indices)
+    return Spec(shape, values.dtype)
+
+
+def _index_add_forward(values: np.ndarray, indices: np.ndarray, shape: Any, axis: int) -> np.ndarray:
+    _index_add_rule(values, indices, shape, axis)  # type: ignore[arg-type]  # arrays have all that a Spec has
+    check_indices("index_add", indices, shape[axis])
     out = np.zeros(shape, values.dtype)
-    flat = np.moveaxis(values.reshape(*shape[:axis], indices.size, *shape[axis + 1 :]), axis, 0)  # type: ignore[call-overload,misc]
-    np.add.at(np.moveaxis(out, axis, 0), indices.ravel(), flat)
+    flat = np.moveaxis(values.reshape(*shape[:axis], indices.size, *shape[axis + 1 :]), axis, 0)
+    np.add.at(np.moveaxis(out, axis, 0), indices.astype(np.int64).ravel(), flat)
     return out
 
 
@@ -72,12 +82,12 @@ take_op = register(
         sample=_take_sample,
     )
 )
-index_add_op = register(
+index_add_op: Op = register(
     Op(
         "index_add",
         "scatter",
         _index_add_forward,
-        lambda values, indices, shape, axis: Spec(shape, values.dtype),
+        _index_add_rule,
         (lambda g, y, values, indices, shape, axis: take_op(g, indices, axis=axis), None),
         promote=False,
         doc="Zeros with each slice of `values` added at its index along `axis`: the gradient of `take`.",
@@ -86,7 +96,8 @@ index_add_op = register(
                 (rng.standard_normal((4, 3)).astype(np.float32), np.array([1, 0, 1, -1])), {"shape": (6, 3), "axis": 0}
             ),
             Sample(
-                (rng.standard_normal((2, 3, 2)).astype(np.float32), np.array([1, 4, 1])), {"shape": (2, 6, 2), "axis": 1}
+                (rng.standard_normal((2, 3, 2)).astype(np.float32), np.array([1, 4, 1])),
+                {"shape": (2, 6, 2), "axis": 1},
             ),
         ],
     )
@@ -106,7 +117,15 @@ def _pick_forward(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.take_along_axis(x, indices[..., None].astype(np.int64), -1)[..., 0]
 
 
+def _unpick_rule(g: Spec, indices: Spec, size: SizeLike) -> Spec:
+    _integers("unpick", g, indices)
+    if len(g.shape) != len(indices.shape) or any(a != b for a, b in zip(g.shape, indices.shape)):
+        raise refuse("unpick", "values and indices must have the same shape", g, indices)
+    return Spec((*indices.shape, size), g.dtype)
+
+
 def _unpick_forward(g: np.ndarray, indices: np.ndarray, size: int) -> np.ndarray:
+    _unpick_rule(g, indices, size)  # type: ignore[arg-type]
     check_indices("unpick", indices, size)
     out = np.zeros((*indices.shape, size), g.dtype)
     np.put_along_axis(out, indices[..., None].astype(np.int64), g[..., None], -1)
@@ -128,12 +147,12 @@ pick_op = register(
         ],
     )
 )
-unpick_op = register(
+unpick_op: Op = register(
     Op(
         "unpick",
         "scatter",
         _unpick_forward,
-        lambda g, indices, size: Spec((*indices.shape, size), g.dtype),
+        _unpick_rule,
         (lambda g, y, values, indices, size: pick_op(g, indices), None),
         promote=False,
         doc="Rows of zeros with one value each, at the index of the row: the gradient of `pick`.",

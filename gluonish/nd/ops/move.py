@@ -11,8 +11,8 @@ import numpy as np
 
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import Op, Sample, Shape, Spec, refuse, register
-from gluonish.nd.size import SizeLike, hint, product, same
 from gluonish.nd.ops.elementwise import broadcast_shapes
+from gluonish.nd.size import SizeLike, hint, product, same
 
 
 def _draw(*shape: int) -> Any:
@@ -35,7 +35,7 @@ def complete_shape(total: SizeLike, shape: Shape, x: Any) -> Shape:
     return tuple(shape)
 
 
-reshape_op = register(
+reshape_op: Op = register(
     Op(
         "reshape",
         "move",
@@ -66,7 +66,7 @@ def _permute_rule(x: Spec, axes: tuple[int, ...]) -> Spec:
     return Spec(tuple(x.shape[a] for a in axes), x.dtype)
 
 
-permute_op = register(
+permute_op: Op = register(
     Op(
         "permute_dims",
         "move",
@@ -99,7 +99,10 @@ broadcast_op = register(
         _broadcast_rule,
         (lambda g, y, x, shape: g.sum_to(x.shape),),
         doc="Dimensions of size 1 repeated to the wanted sizes.",
-        sample=lambda rng: [Sample((_draw(3, 1)(rng),), {"shape": (2, 3, 4)}), Sample((_draw()(rng),), {"shape": (2, 2)})],
+        sample=lambda rng: [
+            Sample((_draw(3, 1)(rng),), {"shape": (2, 3, 4)}),
+            Sample((np.array(_draw()(rng)),), {"shape": (2, 2)}),
+        ],
     )
 )
 
@@ -143,12 +146,22 @@ def index_rule(x: Spec, key: tuple[Any, ...]) -> Spec:
         if isinstance(part, slice):
             out.append(_extent(part, size)[3])
         elif not -size <= part < size:
-            raise IndexError(f"index {part} is out of range for axis {axis} of shape {shape_text(x.shape)} ({user_line()})")
+            raise IndexError(
+                f"index: {part} is out of range for axis {axis} of shape {shape_text(x.shape)} ({user_line()})"
+            )
         axis += 1
     return Spec((*out, *x.shape[axis:]), x.dtype)
 
 
+def _place_rule(x: Spec, shape: Shape, key: tuple[Any, ...]) -> Spec:
+    place = index_rule(Spec(shape, x.dtype), key).shape
+    if len(place) != len(x.shape) or any(a != b for a, b in zip(place, x.shape)):
+        raise refuse("place", f"the key asks for shape {shape_text(place)}", x)
+    return Spec(shape, x.dtype)
+
+
 def _place_forward(x: np.ndarray, shape: tuple[int, ...], key: tuple[Any, ...]) -> np.ndarray:
+    _place_rule(x, shape, key)  # type: ignore[arg-type]  # arrays have all that a Spec has
     out = np.zeros(shape, x.dtype)
     out[key] = x
     return out
@@ -170,12 +183,12 @@ index_op = register(
         ],
     )
 )
-place_op = register(
+place_op: Op = register(
     Op(
         "place",
         "move",
         _place_forward,
-        lambda x, shape, key: Spec(shape, x.dtype),
+        _place_rule,
         (lambda g, y, x, shape, key: index_op(g, key=key),),
         doc="Zeros with x written where `key` points: the opposite of `index`.",
         sample=lambda rng: [

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.nd.op import Op, Sample, Shape, Spec, register
-from gluonish.nd.size import product
+from gluonish.nd.op import FLOAT, INDEX, Op, Sample, Shape, Spec, refuse, register
+from gluonish.nd.size import SizeLike, product
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -30,16 +30,28 @@ def philox(seed: int, counters: np.ndarray) -> np.ndarray:
     key = [seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF]
     for _ in range(ROUNDS):
         left, right = a * np.uint64(MULTIPLIERS[0]), c * np.uint64(MULTIPLIERS[1])
-        a, b, c, d = (right >> shift) ^ b ^ np.uint64(key[0]), right & low, (left >> shift) ^ d ^ np.uint64(key[1]), left & low
+        a, b = (right >> shift) ^ b ^ np.uint64(key[0]), right & low
+        c, d = (left >> shift) ^ d ^ np.uint64(key[1]), left & low
         key = [(k + w) & 0xFFFFFFFF for k, w in zip(key, WEYL)]
     return np.stack([a, b, c, d], 1).astype(np.uint32)
 
 
-def _uniform_forward(key: np.ndarray, shape: Shape) -> np.ndarray:
+def _check_key(name: str, key: Spec) -> None:
+    if key.shape != (2,) or key.dtype != INDEX:
+        raise refuse(name, "the key is two int64: seed and offset", key)
+
+
+def _uniform_rule(key: Spec, shape: Shape) -> Spec:
+    _check_key("random_uniform", key)
+    return Spec(tuple(shape), FLOAT)
+
+
+def _uniform_forward(key: np.ndarray, shape: Any) -> np.ndarray:
+    _check_key("random_uniform", key)  # type: ignore[arg-type]  # arrays have all that a Spec has
     count = int(product(shape))
     blocks = np.arange((count + 3) // 4, dtype=np.uint64) + np.uint64(key[1])
     words = philox(int(key[0]), blocks).ravel()[:count]
-    return ((words >> np.uint32(8)).astype(np.float32) * np.float32(UNIT)).reshape(shape)  # type: ignore[arg-type]
+    return ((words >> np.uint32(8)).astype(np.float32) * np.float32(UNIT)).reshape(shape)
 
 
 def _key_sample(rng: np.random.Generator) -> np.ndarray:
@@ -51,7 +63,7 @@ uniform_op = register(
         "random_uniform",
         "random",
         _uniform_forward,
-        lambda key, shape: Spec(tuple(shape), np.dtype("float32")),
+        _uniform_rule,
         promote=False,
         doc="float32 in [0, 1), multiples of 2**-24. Shapes: key (2,) int64 (seed, offset) -> shape.",
         sample=lambda rng: [Sample((_key_sample(rng),), {"shape": s}) for s in ((5, 7), (0, 3), ())],
@@ -60,7 +72,13 @@ uniform_op = register(
 )
 
 
+def _advance_rule(key: Spec, blocks: SizeLike) -> Spec:
+    _check_key("random_advance", key)
+    return Spec(key.shape, key.dtype)
+
+
 def _advance_forward(key: np.ndarray, blocks: Any) -> np.ndarray:
+    _check_key("random_advance", key)  # type: ignore[arg-type]
     return key + np.array([0, int(blocks)], np.int64)
 
 
@@ -69,7 +87,7 @@ advance_op = register(
         "random_advance",
         "random",
         _advance_forward,
-        lambda key, blocks: Spec(key.shape, key.dtype),
+        _advance_rule,
         promote=False,
         doc="The key after that many blocks of four words have been drawn.",
         sample=lambda rng: [Sample((_key_sample(rng),), {"blocks": 17})],

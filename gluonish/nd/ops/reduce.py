@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.nd.op import BOOL, INDEX, Op, Sample, Spec, quiet, refuse, register
+from gluonish.nd.op import BOOL, FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import cast, equal, where
 from gluonish.nd.ops.move import broadcast_op, normal_axis, reshape_op
 from gluonish.nd.size import SizeLike
@@ -78,7 +78,10 @@ def _reduction(
     REDUCTIONS[name] = Reduction(initial, combine)
 
     def forward(x: np.ndarray, axes: Axes, keepdims: bool) -> np.ndarray:
-        return ufunc(x, axis=axes, keepdims=keepdims, dtype=x.dtype) if initial in (0.0, 1.0) else ufunc(x, axis=axes, keepdims=keepdims)
+        if isinstance(initial, str):
+            return ufunc(x, axis=axes, keepdims=keepdims)
+        wide = FLOAT if x.dtype == np.float16 else x.dtype
+        return ufunc(x, axis=axes, keepdims=keepdims, dtype=wide).astype(x.dtype, copy=False)
 
     def rule(x: Spec, axes: Axes, keepdims: bool) -> Spec:
         if isinstance(initial, str) and any(x.shape[a] == 0 for a in axes):
@@ -86,7 +89,8 @@ def _reduction(
         return Spec(reduced_shape(x.shape, axes, keepdims), x.dtype)
 
     sample = _sample if isinstance(initial, str) else _empty_sample
-    return register(Op(name, "reduce", quiet(forward), rule, vjp, doc=doc, sample=sample, smooth=smooth))
+    accepts = "any" if isinstance(initial, str) else "number"
+    return register(Op(name, "reduce", quiet(forward), rule, vjp, accepts=accepts, doc=doc, sample=sample, smooth=smooth))
 
 
 sum_op = _reduction(
@@ -109,10 +113,20 @@ def _extreme_vjp(g: Any, y: Any, x: Any, axes: Axes, keepdims: bool) -> Any:
 
 
 max_op = _reduction(
-    "max", np.max, "lowest", "maximum", (_extreme_vjp,), "The largest over the axes; NaN if any is NaN. Equal ones share the gradient."
+    "max",
+    np.max,
+    "lowest",
+    "maximum",
+    (_extreme_vjp,),
+    "The largest over the axes; NaN if any is NaN. Equal ones share the gradient.",
 )
 min_op = _reduction(
-    "min", np.min, "highest", "minimum", (_extreme_vjp,), "The smallest over the axes; NaN if any is NaN. Equal ones share the gradient."
+    "min",
+    np.min,
+    "highest",
+    "minimum",
+    (_extreme_vjp,),
+    "The smallest over the axes; NaN if any is NaN. Equal ones share the gradient.",
 )
 
 

@@ -1,0 +1,80 @@
+"""HybridBlock: a Block that `hybridize()` compiles. All compiling is `gluonish.hybrid`'s; here is only when it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gluonish.block import attributes
+from gluonish.block.block import Block, _note_place
+from gluonish.block.tree import marks_calls
+from gluonish.nd.dispatch import state
+from gluonish.nd.errors import user_line
+
+_IGNORED_FLAGS = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
+
+
+class HybridBlock(Block):
+    """A Block whose `forward` can be compiled: after `hybridize()`, calls run fused kernels instead of single ops.
+
+    Nothing changes but the speed: shapes and Python attributes may change at any time, train and predict mode are told
+    apart, Parameters stay the same arrays. Within the trace of a Block above it, it is part of that Block's program.
+    """
+
+    _active = False
+    _compiled: Any = None
+
+    def hybridize(self, active: bool = True, **flags: Any) -> None:
+        """Compiles later calls (or stops that), of this Block and of those below.
+
+        MXNet's flags (static_alloc, static_shape, ...) are accepted and change nothing.
+        Raises: TypeError for an unknown flag.
+        """
+        unknown = [flag for flag in flags if flag not in _IGNORED_FLAGS]
+        if unknown:
+            raise TypeError(f"hybridize: unknown flag {', '.join(unknown)} ({user_line()})")
+        self._active = bool(active)
+        self._compiled = None
+        super().hybridize(active, **flags)
+
+    @marks_calls
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.trace is not None or not self._active:  # inside a trace, `_compiled` must not be read: it is no input of it
+            return Block.__call__(self, *args, **kwargs)
+        compiled = self._compiled
+        if compiled is None:
+            compiled = self._compile()
+        try:
+            return self._hooked(compiled, args, kwargs) if self._hooks else compiled(*args, **kwargs)
+        except Exception as error:
+            _note_place(error, self)
+            raise
+
+    def _forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)  # looked up at each trace, so that a replaced forward is seen
+
+    def _compile(self) -> Any:
+        """The compiled function of this Block, made at its first use."""
+        if self._compiled is None:
+            from gluonish.hybrid import compile_function
+
+            compiled = compile_function(self._forward, name=type(self).__name__, watch=attributes)
+            object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
+        return self._compiled
+
+    def graph(self, *args: Any, **kwargs: Any) -> Any:
+        """The graph of a call with these arguments, before and after each pass; prints as text."""
+        return self._compile().graph(*args, **kwargs)
+
+    def kernels(self, *args: Any, **kwargs: Any) -> Any:
+        """The generated kernels of a call with these arguments."""
+        return self._compile().kernels(*args, **kwargs)
+
+    def explain(self) -> Any:
+        """Which variants are compiled, why each was, and which line of the model caused it."""
+        return self._compile().explain()
+
+    def export(self, path: Any, *args: Any, **options: Any) -> Any:
+        """Writes `path.json` and `path.safetensors`, which `SymbolBlock.imports` runs without this Block's Python code."""
+        from gluonish.hybrid import export_model
+
+        return export_model(self._compile(), path, dict(self.collect_params()), *args, **options)

@@ -1,0 +1,260 @@
+"""Bound: a program at concrete sizes, ready to run: memory planned, arguments filled in, table of calls built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gluonish.hybrid.fuse import root_of
+from gluonish.hybrid.graph import Node, concrete
+from gluonish.hybrid.plan import Place, aligned, plan_arena
+from gluonish.hybrid.step import Step, worth_sharing
+from gluonish.kernels import pool
+from gluonish.nd.ops.gather import out_of_range
+from gluonish.nd.size import Size
+
+if TYPE_CHECKING:
+    from gluonish.hybrid.program import Program
+
+ROW = 4  # words of a table row: function, arguments, tiles, share
+
+
+def address_of(array: np.ndarray) -> int:
+    """The address of an array's first element."""
+    return array.__array_interface__["data"][0]
+
+
+def block(count: int) -> tuple[np.ndarray, int]:
+    """Memory of that many bytes and the address of its first whole cache line."""
+    memory = np.empty(count + 64, np.uint8)
+    return memory, -(-address_of(memory) // 64) * 64
+
+
+class Kept:
+    """What one call keeps for its backward; its memory goes back to the program when nobody needs it any more."""
+
+    def __init__(self, owner: Bound) -> None:
+        self.owner = owner
+        self.memory, self.base = owner.spare.pop() if owner.spare else block(owner.kept_size)
+
+    def arrays(self) -> list[np.ndarray]:
+        """The kept values."""
+        start = self.base - address_of(self.memory)
+        return [np.ndarray(shape, dtype, self.memory, start + offset) for shape, dtype, offset in self.owner.kept_layout]
+
+    def __del__(self) -> None:
+        if len(self.owner.spare) < 4:
+            self.owner.spare.append((self.memory, self.base))
+
+
+class Bound:
+    """See the module docstring. Used by one call at a time; the program keeps several where threads overlap."""
+
+    def __init__(self, program: Program, sizes: tuple[int, ...], prepared: bool = False) -> None:
+        self.program = program
+        self.table_of_sizes = program.size_table(sizes) if not prepared else {}
+        self.steps: list[Step] = program.prepared.steps if prepared else program.main
+        self.numbers: dict[int, tuple[int, ...]] = {}
+        self.spare: list[Any] = []
+        self.captured_data: list[Any] = [None] * len(program.captured)
+        self.errors = np.zeros(4, np.int64)
+        self._lay_out_results()
+        self._plan()
+        self._fill()
+
+    # --- sizes -------------------------------------------------------------------------------------------------------------
+    def number(self, size: Any) -> Any:
+        """A size as a number."""
+        return self.table_of_sizes[str(size)] if isinstance(size, Size) else size
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """A node's shape in numbers."""
+        found = self.numbers.get(id(node))
+        if found is None:
+            if node.kind == "temp":
+                found = tuple(node.attrs["shape"]([self.number(s) for s in node.attrs["sizes"]]))
+            else:
+                found = tuple([self.number(s) for s in node.shape])
+            self.numbers[id(node)] = found
+        return found
+
+    def bytes_of(self, node: Node) -> int:
+        """A node's size in memory."""
+        count = node.dtype.itemsize
+        for size in self.shape(node):
+            count *= size
+        return int(count)
+
+    # --- layout -------------------------------------------------------------------------------------------------------------
+    def _lay_out_results(self) -> None:
+        self.returned = [(self.shape(n), n.dtype) for n in self.program.returned]
+        self.kept_layout: list[tuple[tuple[int, ...], np.dtype, int]] = []
+        self.kept_places: dict[int, Place] = {}
+        offset = 0
+        for node in self.program.kept_nodes:
+            self.kept_layout.append((self.shape(node), node.dtype, offset))
+            self.kept_places[id(root_of(node))] = Place("kept", offset)
+            offset += aligned(self.bytes_of(node))
+        self.kept_size = offset
+
+    def _plan(self) -> None:
+        self.plans = []
+        for step in self.steps:
+            if step.kernel is None:
+                self.plans.append(None)
+                continue
+            ins, outs = [self.shape(n) for n in step.reads], [self.shape(n) for n in step.writes]
+            assert step.plan is not None
+            self.plans.append(step.plan(ins, outs, [self.number(s) for s in step.sizes]))
+        scratch = [p.scratch if p is not None else 0 for p in self.plans]
+        places = {**self.kept_places, **self.program.places}
+        self.places, self.scratch_at, size = plan_arena(self.steps, places, self.bytes_of, scratch)
+        self.arena, self.arena_base = block(size)
+
+    def _fill(self) -> None:
+        """Arguments of all steps in one array, a row of the table each, and where addresses go that differ per call."""
+        words: list[int] = []
+        rows: list[tuple[int, int, int, int]] = []
+        self.patches: dict[tuple[str, int], list[int]] = {}
+        self.parts: list[Any] = []  # (first row, rows) or a function to call between
+        begun = 0
+        for number, (step, plan) in enumerate(zip(self.steps, self.plans)):
+            if step.kernel is None:
+                if len(rows) > begun:
+                    self.parts.append((begun, len(rows) - begun))
+                begun = len(rows)
+                self.parts.append(self._numpy(step.fallback))  # type: ignore[arg-type]
+                continue
+            assert plan is not None
+            start = len(words)
+            pointers = [*step.reads, *step.writes]
+            for node in pointers:
+                words.append(self._pointer(node, len(words)))
+            if step.checks:
+                words.append(address_of(self.errors))
+            words.append(self.arena_base + self.scratch_at[number] if plan.scratch else 0)
+            words += [int(v) for v in plan.scalars]
+            words += [int(self.number(s)) for s in step.extra]
+            if step.checks:
+                words.append(number)
+            rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self._long(step, plan))))
+        if len(rows) > begun:
+            self.parts.append((begun, len(rows) - begun))
+        self.words = np.array(words or [0], np.int64)
+        base = address_of(self.words)
+        self.table = np.array([(f, base + 8 * a, t, s) for f, a, t, s in rows] or [(0, 0, 0, 0)], np.int64)
+        self.table_address = address_of(self.table)
+        self.view = memoryview(self.words)
+        self.order = [(area, at, spots) for (area, at), spots in self.patches.items()]
+        self.input_patches = [(at, spots) for area, at, spots in self.order if area == "input"]
+        self.output_patches = [(at, spots) for area, at, spots in self.order if area == "output"]
+        self.kept_patches = [(at, spots) for area, at, spots in self.order if area == "kept"]
+        self.captured_patches = [(at, spots) for area, at, spots in self.order if area == "captured"]
+        self.key_spots = self.patches.get(("key", 0), [])
+
+    def _long(self, step: Step, plan: Any) -> bool:
+        if step.work is None:
+            return True
+        return worth_sharing(step.work([self.shape(n) for n in step.reads], [self.shape(n) for n in step.writes], plan))
+
+    def _pointer(self, node: Node, spot: int) -> int:
+        place = self.places[id(root_of(node))]
+        if place.area == "arena":
+            return self.arena_base + place.at
+        if place.area == "prepared":
+            return self.program.prepared.base + place.at
+        self.patches.setdefault(tuple(place), []).append(spot)  # type: ignore[arg-type]
+        return 0
+
+    # --- running -------------------------------------------------------------------------------------------------------------
+    def run(self, data: Sequence[np.ndarray], key: Any) -> tuple[list[np.ndarray], Kept | None]:
+        """Runs all steps; see `Program.run`."""
+        view = self.view
+        held = []  # contiguous copies must live until the run ends
+        for at, spots in self.input_patches:
+            x = data[at]
+            if not x.flags.c_contiguous:
+                x = np.ascontiguousarray(x)
+                held.append(x)
+            pointer = address_of(x)
+            for spot in spots:
+                view[spot] = pointer
+        outputs = [np.empty(shape, dtype) for shape, dtype in self.returned]
+        for at, spots in self.output_patches:
+            pointer = address_of(outputs[at])
+            for spot in spots:
+                view[spot] = pointer
+        kept = Kept(self) if self.kept_layout else None
+        if kept is not None:
+            for at, spots in self.kept_patches:
+                for spot in spots:
+                    view[spot] = kept.base + at
+        self._point_to_captured(held)
+        if key is not None:
+            for spot in self.key_spots:
+                view[spot] = address_of(key)
+        self._call(data, outputs, kept, key)
+        for array in self.program.updated:
+            array._version[0] += 1
+        return outputs, kept
+
+    def _point_to_captured(self, held: list[np.ndarray]) -> None:
+        for at, spots in self.captured_patches:
+            x = self.program.captured[at].array._data
+            if x is not self.captured_data[at]:
+                self.captured_data[at] = x if x.flags.c_contiguous else None
+                x = np.ascontiguousarray(x)
+                held.append(x)
+                for spot in spots:
+                    self.view[spot] = address_of(x)
+
+    def _call(self, data: Sequence[np.ndarray], outputs: list[np.ndarray], kept: Kept | None, key: Any) -> None:
+        for part in self.parts:
+            if isinstance(part, tuple):
+                pool.run(self.table_address + part[0] * ROW * 8, part[1])
+            else:
+                part(data, outputs, kept, key)
+        if self.errors[0]:
+            self._raise()
+
+    def _raise(self) -> None:
+        number, position, value, size = (int(v) for v in self.errors)
+        self.errors[:] = 0
+        step = self.steps[number - 1]
+        shape = self.shape(step.reads[1])
+        place = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else (0,)
+        raise out_of_range(step.checks, place, value, size)
+
+    def _numpy(self, node: Node) -> Callable[..., None]:
+        """A function that evaluates one op with NumPy on the program's memory."""
+        assert node.op is not None
+        forward = node.op.forward
+        attrs = {k: concrete(v, self.number) for k, v in node.attrs.items()}
+
+        def evaluate(data: Any, outputs: Any, kept: Any, key: Any) -> None:
+            def array(x: Any) -> Any:
+                return self._array(x, data, outputs, kept, key) if isinstance(x, Node) else self.number(x)
+
+            array(node)[...] = forward(*[array(x) for x in node.inputs], **attrs)
+
+        return evaluate
+
+    def _array(self, node: Node, data: Any, outputs: Any, kept: Any, key: Any) -> np.ndarray:
+        place = self.places[id(root_of(node))]
+        shape = self.shape(node)
+        if place.area == "input":
+            return np.asarray(data[place.at]).reshape(shape)
+        if place.area == "output":
+            return outputs[place.at].reshape(shape)
+        if place.area == "captured":
+            return self.program.captured[place.at].array._data.reshape(shape)
+        if place.area == "key":
+            return key
+        memory, base = {
+            "arena": (self.arena, self.arena_base),
+            "prepared": (self.program.prepared.memory, self.program.prepared.base),
+            "kept": (kept.memory, kept.base) if kept is not None else (None, 0),
+        }[place.area]
+        return np.ndarray(shape, node.dtype, memory, base - address_of(memory) + place.at)

@@ -1,0 +1,116 @@
+"""CompiledFunction: a Python function of arrays, traced and compiled once per kind of call.
+
+A variant is one trace. It is valid while its guards hold: structure of the arguments, ranks, dtypes, train or predict
+mode, recording or not, sizes that Python branched on, attributes that the trace read, which arrays want gradients. A call
+that no variant fits makes a new one; the old ones are kept (the least recently used go first).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from gluonish.hybrid.tree import flatten, unflatten
+from gluonish.hybrid.variant import Variant, trace_variant
+from gluonish.nd.array import NDArray
+from gluonish.nd.dispatch import state
+from gluonish.nd.errors import user_line
+
+LIMIT = 32  # variants kept per function
+
+
+class CompiledFunction:
+    """Calls `function` through compiled programs. Arguments and results may nest lists, tuples, dicts and None.
+
+    function: of NDArrays (and hashable plain values, which become guards). watch: see `gluonish.block.attributes`; it
+    tells which Python attributes a trace read, so that a changed one is seen.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str = "", watch: Any = None) -> None:
+        self.function = function
+        self.name = name or getattr(function, "__name__", "function")
+        self.watch = watch
+        self.variants: list[Variant] = []
+        self.reasons: list[str] = []
+        self._lock = threading.RLock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.trace is not None:  # inside another trace: becomes part of it
+            return self.function(*args, **kwargs)
+        arrays: list[NDArray] = []
+        structure = flatten((args, kwargs), arrays)
+        return self._variant(structure, arrays).call(arrays)
+
+    def _variant(self, structure: Any, arrays: list[NDArray]) -> Variant:
+        mode = (structure, state.training, state.recording)
+        for position, variant in enumerate(self.variants):
+            if variant.mode == mode and variant.fits(arrays):
+                if position:
+                    with self._lock:
+                        if variant in self.variants:
+                            self.variants.remove(variant)
+                            self.variants.insert(0, variant)
+                return variant
+        return self._new_variant(mode, structure, arrays)
+
+    def _new_variant(self, mode: Any, structure: Any, arrays: list[NDArray]) -> Variant:
+        with self._lock:
+            reason = self._reason(mode, arrays)
+            variant = trace_variant(self, mode, structure, arrays)
+            variant.reason = reason
+            self.variants.insert(0, variant)
+            del self.variants[LIMIT:]
+            return variant
+
+    def _reason(self, mode: Any, arrays: list[NDArray]) -> str:
+        if not self.variants:
+            return f"first call ({user_line()})"
+        same_mode = [v for v in self.variants if v.mode == mode]
+        if not same_mode:
+            return f"arguments, train/predict mode or recording differ from earlier calls ({user_line()})"
+        return f"{same_mode[0].misfit(arrays)} ({user_line()})"
+
+    def variant_for(self, *args: Any, **kwargs: Any) -> Variant:
+        """The variant that a call with these arguments uses, traced now if there is none."""
+        arrays: list[NDArray] = []
+        structure = flatten((args, kwargs), arrays)
+        return self._variant(structure, arrays)
+
+    def graph(self, *args: Any, **kwargs: Any) -> Any:
+        """The optimised graph for such arguments; print it to read it."""
+        return self.variant_for(*args, **kwargs).optimised
+
+    def kernels(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """The steps of the program for such arguments, with their generated Python sources."""
+        return self.variant_for(*args, **kwargs).program.steps
+
+    def explain(self) -> str:
+        """Which variants exist, why each was traced, what it relies on, and what runs slower than it could."""
+        rows = [f"{self.name}: {len(self.variants)} variant(s), latest used first"]
+        for number, variant in enumerate(self.variants):
+            rows.append(f"  variant {number}: {variant.reason}")
+            rows += [f"    {line}" for line in variant.explain()]
+        return "\n".join(rows)
+
+
+def compile_function(function: Callable[..., Any], name: str = "", watch: Any = None) -> CompiledFunction:
+    """`function`, traced and compiled at its first call of each kind; see CompiledFunction."""
+    return CompiledFunction(function, name, watch)
+
+
+def hybridize(function: Callable[..., Any]) -> CompiledFunction:
+    """Compiles a plain function of arrays; usable as a decorator.
+
+    >>> import gluonish as gl
+    >>> from gluonish import nd
+    >>> @gl.hybridize
+    ... def f(x):
+    ...     return (x * 2 + 1).sum()
+    >>> f(nd.array([1.0, 2.0])).item()
+    8.0
+    """
+    return CompiledFunction(function)
+
+
+__all__ = ["CompiledFunction", "compile_function", "hybridize", "unflatten"]

@@ -1,0 +1,255 @@
+"""Fusion: which nodes are computed together, so that values between them never reach memory.
+
+Groups grow along the order of the graph. An elementwise node joins the group of an operand if both have the same domain; a
+reduction joins the group that computes its operand; what uses a row's reduction over the same row joins too (softmax,
+norms). Elementwise nodes behind a product or convolution become its epilogue. A node never joins if a value would have
+to leave the group and come back.
+
+Deliberately not here: what code a group becomes (`lower.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gluonish.hybrid.graph import Graph, Node, users
+from gluonish.nd.ops.reduce import REDUCTIONS
+from gluonish.nd.size import SizeLike, same, same_shape
+
+LOOP = ("elementwise", "random", "create")
+MAX_INPUTS = 24
+
+Shape = tuple[SizeLike, ...]
+
+
+@dataclass(eq=False)
+class Group:
+    """Nodes computed by one kernel.
+
+    kind: "map", "rows" (with reductions along the trailing `depth` dimensions), "columns" (ends in one other reduction),
+    "contract" (a product or convolution first), "single" (anything else). domain: the shape the loops run over.
+    """
+
+    kind: str
+    domain: Shape
+    nodes: list[Node]
+    depth: int = 0
+    members: set[int] = field(default_factory=set)
+    parents: set[int] = field(default_factory=set)  # ids of the groups this one reads
+
+    def add(self, node: Node) -> None:
+        """Puts a node into the group."""
+        self.nodes.append(node)
+        self.members.add(id(node))
+
+
+class Fuser:
+    """Builds the groups of one graph."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.users = users(graph)
+        self.results = {id(n) for n in graph.results()}
+        self.group_of: dict[int, Group] = {}
+        self.groups: dict[int, Group] = {}
+
+    def run(self) -> list[Group]:
+        """The groups in an order in which they can run."""
+        for node in self.graph.nodes():
+            if alias_of(node) is None:
+                self._place(node)
+        return self._in_order()
+
+    # --- joining ------------------------------------------------------------------------------------------------------
+    def _place(self, node: Node) -> None:
+        for group in self._candidates(node):
+            if self._joins(node, group) and self._legal(node, group):
+                self._add(node, group)
+                return
+        self._add(node, self._new_group(node))
+
+    def _candidates(self, node: Node) -> list[Group]:
+        found: dict[int, Group] = {}
+        for parent in node.parents:
+            group = self.group_of.get(id(root_of(parent)))
+            if group is not None:
+                found[id(group)] = group
+        return sorted(found.values(), key=lambda g: ("single", "columns", "contract", "map", "rows").index(g.kind), reverse=True)
+
+    def _new_group(self, node: Node) -> Group:
+        assert node.op is not None
+        family = node.op.family
+        if _loopable(node):
+            kind = "map"
+        elif node.op.name in REDUCTIONS:
+            group = Group("map", node.inputs[0].shape, [])
+            self._turn(group, node)
+            self.groups[id(group)] = group
+            return group
+        else:
+            kind = "contract" if family == "contract" and not node.is_op("convolution_weight_gradient") else "single"
+        group = Group(kind, node.shape, [])
+        self.groups[id(group)] = group
+        return group
+
+    def _add(self, node: Node, group: Group) -> None:
+        group.add(node)
+        self.group_of[id(node)] = group
+        for parent in node.parents:
+            other = self.group_of.get(id(root_of(parent)))
+            if other is not None and other is not group:
+                group.parents.add(id(other))
+
+    def _turn(self, group: Group, node: Node) -> None:
+        """Makes a map group one that reduces as `node` does."""
+        axes, rank = node.attrs["axes"], len(group.domain)
+        trailing = tuple(range(rank - len(axes), rank))
+        if axes == trailing and len(axes) < rank:
+            group.kind, group.depth = "rows", len(axes)
+        else:
+            group.kind = "columns"
+
+    def _joins(self, node: Node, group: Group) -> bool:
+        assert node.op is not None
+        if self._input_count(node, group) > MAX_INPUTS:
+            return False
+        if group.kind == "contract":
+            return self._joins_contract(node, group)
+        if node.op.name in REDUCTIONS:
+            return self._reduction_joins(node, group)
+        if not _loopable(node):
+            return False
+        if group.kind == "map":
+            return same_shape(node.shape, group.domain)
+        if group.kind == "rows":
+            return same_shape(node.shape, group.domain) or is_row_shape(node.shape, group)
+        return False
+
+    def _reduction_joins(self, node: Node, group: Group) -> bool:
+        source = node.inputs[0]
+        if id(source) not in group.members or not same_shape(source.shape, group.domain):
+            return False
+        axes, rank = node.attrs["axes"], len(group.domain)
+        trailing = axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
+        if group.kind == "map":
+            if trailing:
+                self._turn(group, node)
+                return True
+            # the sum ends the group; what else the group computes must not be needed outside it
+            if self._private(group) and _three_parts(group.domain, axes):
+                group.kind = "columns"
+                return True
+            return False
+        return group.kind == "rows" and trailing and len(axes) == group.depth
+
+    def _private(self, group: Group) -> bool:
+        """Whether no value of the group but the last is read elsewhere."""
+        last = group.nodes[-1]
+        for n in group.nodes:
+            outside = id(n) in self.results or any(id(u) not in group.members for u in self._readers(n))
+            if outside and (n is not last or len(self._readers(n)) > 1 or id(n) in self.results):
+                return False
+        return True
+
+    def _readers(self, node: Node) -> list[Node]:
+        out = []
+        for u in self.users.get(id(node), []):
+            out += self._readers(u) if alias_of(u) is not None else [u]
+            if alias_of(u) is not None and id(u) in self.results:
+                out.append(u)
+        return out
+
+    def _joins_contract(self, node: Node, group: Group) -> bool:
+        last = group.nodes[-1]
+        if node.op is None or node.op.family != "elementwise" or not same_shape(node.shape, group.domain):
+            return False
+        if id(last) in self.results or [u for u in self.users.get(id(last), []) if u is not node]:
+            return False
+        if not any(x is last for x in node.parents) or node.dtype != last.dtype:
+            return False
+        return all(_epilogue_operand(x, node, last) for x in node.parents if x is not last) and not node.is_op("where", "cast")
+
+    def _input_count(self, node: Node, group: Group) -> int:
+        outside = {id(root_of(p)) for n in (*group.nodes, node) for p in n.parents if id(p) not in group.members}
+        return len(outside)
+
+    # --- order ----------------------------------------------------------------------------------------------------------
+    def _legal(self, node: Node, group: Group) -> bool:
+        """Whether no other operand of the node depends on the group."""
+        for parent in node.parents:
+            other = self.group_of.get(id(root_of(parent)))
+            if other is not None and other is not group and self._reaches(other, group):
+                return False
+        return not any(alias_of(p) is not None and self.group_of.get(id(root_of(p))) is group for p in node.parents)
+
+    def _reaches(self, start: Group, target: Group) -> bool:
+        seen = {id(start)}
+        stack = [start]
+        while stack:
+            current = stack.pop()
+            if current is target:
+                return True
+            for key in current.parents:
+                if key not in seen:
+                    seen.add(key)
+                    stack.append(self.groups[key])
+        return False
+
+    def _in_order(self) -> list[Group]:
+        out: list[Group] = []
+        state: dict[int, bool] = {}
+        for start in self.groups.values():
+            stack = [(start, False)]
+            while stack:
+                group, done = stack.pop()
+                if done:
+                    out.append(group)
+                elif id(group) not in state:
+                    state[id(group)] = True
+                    stack.append((group, True))
+                    stack.extend((self.groups[key], False) for key in sorted(group.parents, key=self._age, reverse=True))
+        return out
+
+    def _age(self, key: int) -> int:
+        return list(self.groups).index(key)
+
+
+def alias_of(node: Node) -> Node | None:
+    """The node whose memory this one shares: reshapes move nothing."""
+    return node.inputs[0] if node.is_op("reshape") else None
+
+
+def root_of(node: Node) -> Node:
+    """The node that owns the memory."""
+    while node.is_op("reshape"):
+        node = node.inputs[0]
+    return node
+
+
+def _loopable(node: Node) -> bool:
+    assert node.op is not None
+    return node.op.family in ("elementwise", "create") or node.is_op("random_uniform", "broadcast_to")
+
+
+def is_row_shape(shape: Shape, group: Group) -> bool:
+    """Whether a value of this shape has one element per row of a rows group."""
+    outer = group.domain[: len(group.domain) - group.depth]
+    return same_shape(shape, outer) or same_shape(shape, (*outer, *(1,) * group.depth))
+
+
+def _three_parts(domain: Shape, axes: tuple[int, ...]) -> bool:
+    return tuple(range(axes[0], axes[-1] + 1)) == tuple(axes)
+
+
+def _epilogue_operand(x: Node, node: Node, last: Node) -> bool:
+    if x.dtype != last.dtype:
+        return False
+    if same_shape(x.shape, node.shape):
+        return True
+    ones = all(isinstance(s, int) and s == 1 for s in x.shape[:-1])
+    return ones and (not x.shape or same(x.shape[-1], node.shape[-1]) or same(x.shape[-1], 1))
+
+
+def fuse(graph: Graph) -> list[Group]:
+    """The groups of a graph in an order in which they can run."""
+    return Fuser(graph).run()

@@ -1,0 +1,117 @@
+"""Forward and backward of one trace, cut apart.
+
+The trace of a recorded call holds both: the outputs, and the gradients computed from them by the ordinary vjp rules. What
+the backward needs of the forward is kept if the forward has to write it to memory anyway (the input or output of a
+convolution, a product, a reduction, ...) and recomputed from that if it is only elementwise, which costs less than
+writing and reading it.
+
+Source of the idea: Chen et al., "Training deep nets with sublinear memory cost", 2016, in its simplest form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gluonish.hybrid.graph import Graph, Node, apply, ordered
+from gluonish.nd.ops.elementwise import cast
+
+_CHEAP = ("elementwise", "random", "create")
+
+
+@dataclass
+class Cut:
+    """A forward graph that also gives what is `kept`, and a backward graph that reads it.
+
+    Inputs of the backward: the head gradients, then the kept values, then the arguments of the forward.
+    """
+
+    forward: Graph
+    kept: list[Node]
+    backward: Graph
+
+
+def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
+    """Cuts a joint graph whose first `outputs` results are the call's and whose others are gradients.
+
+    `heads` are the leaves that stand for the head gradients; they are among the inputs of `joint`.
+    """
+    head_ids = {id(h) for h in heads}
+    arguments = [n for n in joint.inputs if id(n) not in head_ids]
+    results, gradients = joint.outputs[:outputs], joint.outputs[outputs:]
+    forward = Graph(arguments, results, joint.updates, joint.name)
+    keep = _to_keep(forward, gradients, head_ids)
+    substitutes = {id(n): Node("input", n.spec, name=f"kept{i}", line=n.line) for i, n in enumerate(keep)}
+    backward = Graph([*heads, *substitutes.values(), *arguments], _replaced(gradients, substitutes), [], f"{joint.name}_backward")
+    # a captured array that the call itself changes is kept as a copy of what it was
+    kept = [apply(cast, (n,), {"dtype": n.dtype}, n.line) if n.kind == "captured" else n for n in keep]
+    return Cut(Graph(arguments, [*results, *kept], joint.updates, joint.name), kept, backward)
+
+
+def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Node]:
+    needed = {id(n) for n in forward.nodes()}
+    late = _depending_on(gradients, heads)
+    written = _written(forward)
+    updated = {id(leaf) for leaf, _ in forward.updates}
+    keep: dict[int, Node] = {}
+    seen: set[int] = set()
+    stack = list(gradients)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if id(node) in late or (node.kind == "op" and id(node) not in needed):
+            stack.extend(node.parents)
+        elif node.kind == "captured":
+            if id(node) in updated:
+                keep[id(node)] = node
+        elif node.kind == "op":
+            assert node.op is not None
+            if id(node) in written or node.op.family not in _CHEAP:
+                if node.op.family != "move" or node.is_op("concat", "permute_dims"):
+                    keep[id(node)] = node
+                else:
+                    stack.extend(node.parents)
+            else:
+                stack.extend(node.parents)
+    position = {id(n): i for i, n in enumerate(ordered([*forward.results(), *keep.values()]))}
+    return sorted(keep.values(), key=lambda n: position[id(n)])
+
+
+def _depending_on(results: list[Node], heads: set[int]) -> set[int]:
+    out = set(heads)
+    for node in ordered(results):
+        if any(id(p) in out for p in node.parents):
+            out.add(id(node))
+    return out
+
+
+def _written(forward: Graph) -> set[int]:
+    """Nodes whose values the forward has to put into memory, whatever is fused."""
+    out = {id(n) for n in forward.results()}
+    for node in forward.nodes():
+        assert node.op is not None
+        if node.op.family not in (*_CHEAP, "reduce"):
+            out.update(id(p) for p in node.parents)
+        if node.op.family not in _CHEAP:
+            out.add(id(node))
+    return out
+
+
+def _replaced(results: list[Node], substitutes: dict[int, Node]) -> list[Node]:
+    new: dict[int, Node] = dict(substitutes)
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(results)]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in new:
+            continue
+        if node.kind != "op":
+            new[id(node)] = node
+        elif ready:
+            inputs = [new[id(x)] if isinstance(x, Node) else x for x in node.inputs]
+            changed = any(a is not b for a, b in zip(inputs, node.inputs))
+            new[id(node)] = Node("op", node.spec, node.op, inputs, node.attrs, node.line) if changed else node
+        else:
+            stack.append((node, True))
+            stack.extend((p, False) for p in node.parents)
+    return [new[id(n)] for n in results]

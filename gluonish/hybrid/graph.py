@@ -1,0 +1,237 @@
+"""Graph: the static program that a trace leaves behind.
+
+Nodes stand in the order in which they can run. A node knows its op, inputs, attributes, shape (sizes may be symbolic),
+dtype and the user's line it came from. Leaves have no op: arguments, captured arrays, the random key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.op import Op, Spec
+from gluonish.nd.size import Size, same_shape
+
+Operand = Any  # a Node, a Python number, or a Size
+
+
+class TraceError(TypeError):
+    """Python asked a traced array for something only values can tell."""
+
+
+class Node:
+    """One value of a graph. `kind` is "op", or for leaves "input", "captured", "key", or for lowered graphs "temp"."""
+
+    __slots__ = ("kind", "op", "inputs", "attrs", "shape", "dtype", "line", "name", "array")
+
+    def __init__(
+        self,
+        kind: str,
+        spec: Spec,
+        op: Op | None = None,
+        inputs: Sequence[Operand] = (),
+        attrs: dict[str, Any] | None = None,
+        line: str = "",
+        name: str = "",
+        array: Any = None,
+    ) -> None:
+        self.kind = kind
+        self.shape, self.dtype = spec
+        self.op = op
+        self.inputs = tuple(inputs)
+        self.attrs = attrs or {}
+        self.line = line
+        self.name = name
+        self.array = array
+
+    @property
+    def spec(self) -> Spec:
+        """Shape and dtype."""
+        return Spec(self.shape, self.dtype)
+
+    @property
+    def parents(self) -> list[Node]:
+        """The inputs that are nodes."""
+        return [x for x in self.inputs if isinstance(x, Node)]
+
+    def is_op(self, *names: str) -> bool:
+        """Whether this node applies one of the named ops."""
+        return self.op is not None and self.op.name in names
+
+    def no_value(self, asked: str) -> TraceError:
+        """The error for Python code that wants the values of a traced array."""
+        return TraceError(
+            f"{asked} needs the values of an array, but while a hybridized Block is traced there are none "
+            f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by value, "
+            f"or leave this Block unhybridized"
+        )
+
+    def __repr__(self) -> str:
+        what = self.op.name if self.op else self.kind
+        return f"<{what} {self.name} {shape_text(self.shape)} {self.dtype}>"
+
+
+@dataclass
+class Graph:
+    """Nodes in order, inputs and outputs, and the captured arrays that the outputs of `updates` are written to."""
+
+    inputs: list[Node]
+    outputs: list[Node]
+    updates: list[tuple[Node, Node]] = field(default_factory=list)  # (captured leaf, new value)
+    name: str = "graph"
+
+    def results(self) -> list[Node]:
+        """Everything the graph must compute."""
+        return [*self.outputs, *(value for _, value in self.updates)]
+
+    def nodes(self) -> list[Node]:
+        """The op nodes that the results need, in an order in which they can run."""
+        return [n for n in ordered(self.results()) if n.kind == "op"]
+
+    def leaves(self) -> list[Node]:
+        """Captured arrays and the random key that the results need, arguments excluded."""
+        return [n for n in ordered(self.results()) if n.kind in ("captured", "key")]
+
+    def __str__(self) -> str:
+        return text(self)
+
+
+def ordered(results: Iterable[Node]) -> list[Node]:
+    """All ancestors of the results, parents first (depth first, without recursion)."""
+    seen: set[int] = set()
+    out: list[Node] = []
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(results))]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            out.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((p, False) for p in reversed(node.parents))
+    return out
+
+
+def rewrite(graph: Graph, change: Callable[[Node, tuple[Operand, ...]], Operand]) -> Graph:
+    """A graph in which every op node is replaced by `change(node, new inputs)`; return the node itself to keep it.
+
+    `change` may return a number only for nodes whose users all take numbers (elementwise ops).
+    """
+    new: dict[int, Operand] = {}
+    for node in ordered(graph.results()):
+        if node.kind != "op":
+            new[id(node)] = node
+            continue
+        inputs = tuple(new[id(x)] if isinstance(x, Node) else x for x in node.inputs)
+        new[id(node)] = change(node, inputs)
+    return Graph(
+        graph.inputs,
+        [new[id(n)] for n in graph.outputs],
+        [(leaf, new[id(value)]) for leaf, value in graph.updates],
+        graph.name,
+    )
+
+
+def with_inputs(node: Node, inputs: tuple[Operand, ...]) -> Node:
+    """The node with other inputs; itself if they are the same."""
+    if all(a is b for a, b in zip(inputs, node.inputs)):
+        return node
+    return Node("op", node.spec, node.op, inputs, node.attrs, node.line)
+
+
+def apply(op: Op, inputs: Sequence[Operand], attrs: dict[str, Any] | None = None, line: str = "") -> Node:
+    """A new node whose shape and dtype follow from the op's rule."""
+    attrs = attrs or {}
+    spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in inputs], **attrs)
+    return Node("op", spec, op, inputs, attrs, line)
+
+
+def users(graph: Graph) -> dict[int, list[Node]]:
+    """id of a node -> the op nodes that read it."""
+    out: dict[int, list[Node]] = {}
+    for node in graph.nodes():
+        for parent in node.parents:
+            out.setdefault(id(parent), []).append(node)
+    return out
+
+
+def verify(graph: Graph) -> Graph:
+    """Checks every node against its op's rule.
+
+    Raises: AssertionError naming the first node whose shape or dtype is not what its op gives.
+    """
+    for node in graph.nodes():
+        assert node.op is not None
+        spec = node.op.rule(*[x.spec if isinstance(x, Node) else x for x in node.inputs], **node.attrs)
+        assert same_shape(spec.shape, node.shape) and spec.dtype == node.dtype, f"{node!r}: its op gives {spec}"
+    return graph
+
+
+def interpret(graph: Graph, values: dict[int, np.ndarray], sizes: Callable[[Any], Any]) -> dict[int, np.ndarray]:
+    """Evaluates a graph with NumPy: the oracle for passes and kernels.
+
+    values: id of leaf -> array; `sizes` turns a symbolic size into a number. Gives id of node -> array.
+    """
+    out = dict(values)
+    for node in graph.nodes():
+        assert node.op is not None
+        inputs = [out[id(x)] if isinstance(x, Node) else sizes(x) for x in node.inputs]
+        attrs = {k: concrete(v, sizes) for k, v in node.attrs.items()}
+        out[id(node)] = np.asarray(node.op.forward(*inputs, **attrs)).astype(node.dtype, copy=False)
+    return out
+
+
+def concrete(value: Any, sizes: Callable[[Any], Any]) -> Any:
+    """An attribute with its symbolic sizes evaluated."""
+    if isinstance(value, Size):
+        return sizes(value)
+    if isinstance(value, tuple):
+        return tuple(concrete(v, sizes) for v in value)
+    if isinstance(value, slice):
+        return slice(concrete(value.start, sizes), concrete(value.stop, sizes), concrete(value.step, sizes))
+    return value
+
+
+# --- text ------------------------------------------------------------------------------------------------------------------
+def text(graph: Graph) -> str:
+    """The graph as a person reads it: one line a node, with the user's line behind it."""
+    names: dict[int, str] = {}
+    for i, leaf in enumerate(graph.inputs):
+        names[id(leaf)] = leaf.name or f"x{i}"
+    rows: list[tuple[str, str]] = []
+    count = 0
+    for node in ordered(graph.results()):
+        if node.kind == "op":
+            names[id(node)] = f"v{count}"
+            count += 1
+            rows.append((f"  {names[id(node)]}: {_type(node)} = {_call(node, names)}", node.line))
+        elif id(node) not in names:
+            names[id(node)] = node.name or f"c{len(names)}"
+            rows.append((f"  {names[id(node)]}: {_type(node)} is {node.kind}", ""))
+    head = ", ".join(f"{names[id(n)]}: {_type(n)}" for n in graph.inputs)
+    tail = [f"  {names[id(leaf)]} <- {names[id(value)]}" for leaf, value in graph.updates]
+    tail.append(f"  return {', '.join(names[id(n)] for n in graph.outputs)}")
+    width = min(max((len(r) for r, _ in rows), default=0), 100)
+    body = [f"{row:<{width}}  # {line}" if line else row for row, line in rows]
+    return "\n".join([f"{graph.name}({head}):", *body, *tail])
+
+
+def _type(node: Node) -> str:
+    return f"{node.dtype}[{', '.join(str(s) for s in node.shape)}]"
+
+
+def _call(node: Node, names: dict[int, str]) -> str:
+    assert node.op is not None
+    parts = [names[id(x)] if isinstance(x, Node) else str(x) for x in node.inputs]
+    parts += [f"{k}={_attribute(v)}" for k, v in node.attrs.items()]
+    return f"{node.op.name}({', '.join(parts)})"
+
+
+def _attribute(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_attribute(v) for v in value) + ")"
+    return value.name if isinstance(value, np.dtype) else str(value)

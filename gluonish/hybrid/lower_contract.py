@@ -1,0 +1,174 @@
+"""Lowering of contraction groups: products and convolutions with what follows them as an epilogue.
+
+The right operand is packed by a step of its own, so that the packing of weights is done once per version of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gluonish.hybrid.fuse import Group
+from gluonish.hybrid.graph import Node, apply
+from gluonish.hybrid.step import Step, temp
+from gluonish.kernels import conv, gemm, packing
+from gluonish.kernels.tiling import packed_size
+from gluonish.nd.op import OPS, Spec
+from gluonish.nd.size import SizeLike, hint, product, same, same_shape
+
+
+def lower(group: Group) -> list[Step] | None:
+    """The steps of a contraction group, or None where the kernels lack it."""
+    node = group.nodes[0]
+    if node.dtype.kind != "f":
+        return None
+    epilogue, operands = _epilogue(group)
+    if node.is_op("matmul"):
+        return _matmul(group, epilogue, operands)
+    return _convolution(group, epilogue, operands)
+
+
+def _epilogue(group: Group) -> tuple[Any, list[Node]]:
+    """What follows the contraction, as an epilogue and its operands."""
+    first, *rest = group.nodes
+    if not rest:
+        return (), []
+    operands: list[Node] = []
+    kinds: list[str] = []
+    for node in rest:
+        for x in node.parents:
+            if id(x) not in group.members and not any(x is o for o in operands):
+                operands.append(x)
+                kinds.append(_kind(x, node))
+    number = {id(first): 0, **{id(o): 1 + i for i, o in enumerate(operands)}}
+    steps = []
+    for i, node in enumerate(rest):
+        assert node.op is not None
+        steps.append((node.op.name, tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)))
+        number[id(node)] = 1 + len(operands) + i
+    return (tuple(kinds), tuple(steps)), operands
+
+
+def _kind(x: Node, node: Node) -> str:
+    if same_shape(x.shape, node.shape):
+        return "full"
+    return "column" if x.shape and same(x.shape[-1], node.shape[-1]) and not same(node.shape[-1], 1) else "scalar"
+
+
+def _flat(x: Node, shape: tuple[SizeLike, ...]) -> Node:
+    """x in another shape, in the same memory."""
+    return x if same_shape(x.shape, shape) else Node("op", Spec(shape, x.dtype), OPS["reshape"], (x,), {"shape": shape}, x.line)
+
+
+def _swapped(x: Node) -> Node | None:
+    """What x is the transpose of, if it is one."""
+    if not x.is_op("permute_dims"):
+        return None
+    rank = len(x.shape)
+    return x.inputs[0] if x.attrs["axes"] == (*range(rank - 2), rank - 1, rank - 2) else None
+
+
+def _matmul(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | None:
+    node, last = group.nodes[0], group.nodes[-1]
+    left, right = node.inputs
+    code = node.dtype.name
+    shared = len(right.shape) == 2
+    before: list[Step] = []
+    if not shared and not (same_shape(left.shape[:-2], node.shape[:-2]) and same_shape(right.shape[:-2], node.shape[:-2])):
+        left, right = (_spread(x, node, before) for x in (left, right))
+    source = _swapped(left)
+    transpose = source is not None and (len(left.shape) == 2 or not shared)
+    batch = product(node.shape[:-2])
+    m, n = node.shape[-2:]
+    k = left.shape[-1]
+    if shared:
+        rows = m if transpose else product(node.shape[:-1])
+        a = _flat(source, (k, m)) if transpose and source is not None else _flat(left, (rows, k))
+        out_shape: tuple[SizeLike, ...] = (rows, n)
+    else:
+        base = source if transpose and source is not None else left
+        a = _flat(base, (batch, k, m) if transpose else (batch, m, k))
+        out_shape = (batch, m, n)
+    b = _packed(right, node, shared, batch, before)
+    kernel = gemm.matmul_kernel(code, transpose, epilogue, batched=not shared)
+    return [*before, _contract_step(kernel, [a, b, *operands], last, out_shape, group, k)]
+
+
+def _packed(right: Node, node: Node, shared: bool, batch: SizeLike, before: list[Step]) -> Node:
+    """The right operand packed as the kernel wants it."""
+    code = node.dtype.name
+    source = _swapped(right)
+    k, n = right.shape[-2:]
+    base = right if source is None else source
+    rows, columns = base.shape[-2:]
+    matrix = _flat(base, (rows, columns) if shared else (batch, rows, columns))
+    lead: tuple[SizeLike, ...] = () if shared else (batch,)
+    packed = temp(node, (k, n, *lead), lambda sizes: (*sizes[2:], packed_size(sizes[0], sizes[1], code)))
+    kernel = packing.pack_kernel(code, transpose=source is not None)
+    assert kernel.plan is not None
+    plan = kernel.plan
+    before.append(
+        Step([matrix], [packed], kernel, lambda ins, outs, sizes: plan(ins, outs), nodes=[node], work=lambda i, o, p: 0.3 * float(product(i[0])))
+    )
+    return packed
+
+
+def _spread(x: Node, node: Node, before: list[Step]) -> Node:
+    """An operand broadcast over the batch dimensions of the product."""
+    from gluonish.hybrid.lower import copy_step, strides_of
+
+    shape = (*node.shape[:-2], *x.shape[-2:])
+    if same_shape(x.shape, shape):
+        return x
+    wide = apply(OPS["broadcast_to"], (x,), {"shape": shape}, x.line)
+    padded = (1,) * (len(shape) - len(x.shape)) + tuple(x.shape)
+    strides = [0 if same(s, 1) else t for s, t in zip(padded, strides_of(padded))]
+    before.append(copy_step(x, wide, shape, strides, strides_of(shape)))
+    return wide
+
+
+def _contract_step(kernel: Any, reads: list[Node], last: Node, out_shape: Any, group: Group, depth: SizeLike) -> Step:
+    plan = kernel.plan
+    rank = len(out_shape)
+
+    def planned(ins: Any, outs: Any, sizes: Any) -> Any:
+        return plan(ins, [tuple(sizes[:rank])])
+
+    def work(ins: Any, outs: Any, p: Any) -> float:
+        return 2 * float(product(outs[0])) * depth_of(ins) / 200
+
+    def depth_of(ins: Any) -> float:
+        return float(hint(depth))
+
+    return Step(reads, [last], kernel, planned, tuple(out_shape), work=work, nodes=list(group.nodes))
+
+
+def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | None:
+    node, last = group.nodes[0], group.nodes[-1]
+    code = node.dtype.name
+    attrs = node.attrs
+    groups = attrs["groups"]
+    if node.is_op("convolution_weight_gradient"):
+        x, g = node.inputs
+        kernel = conv.conv2d_weight_gradient_kernel(code, _geometry(attrs["kernel"], attrs))
+        return [_contract_step(kernel, [x, g], node, node.shape, group, product(g.shape[:3]))]
+    x, weight = node.inputs
+    gradient = node.is_op("convolution_data_gradient")
+    kernel_size = (weight.shape[0], weight.shape[1])
+    if not all(isinstance(s, int) for s in weight.shape):
+        return None
+    shape = tuple(weight.shape)
+    packed = temp(node, (), lambda sizes: (packing.packed_convolution_size(shape, code, groups, gradient),))
+    pack = packing.pack_convolution_kernel(code, groups, gradient)
+    assert pack.plan is not None
+    pack_plan = pack.plan
+    make = conv.conv2d_data_gradient_kernel if gradient else conv.conv2d_kernel
+    kernel = make(code, _geometry(kernel_size, attrs), epilogue)
+    depth = product(shape[:2]) * (shape[3] // groups if gradient else shape[2])
+    return [
+        Step([weight], [packed], pack, lambda ins, outs, sizes: pack_plan(ins, outs), nodes=[node], work=lambda i, o, p: 0.3 * float(product(i[0]))),
+        _contract_step(kernel, [x, packed, *operands], last, node.shape, group, depth),
+    ]
+
+
+def _geometry(kernel: tuple[Any, Any], attrs: dict[str, Any]) -> Any:
+    return conv.Geometry(tuple(int(k) for k in kernel), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])  # type: ignore[arg-type]

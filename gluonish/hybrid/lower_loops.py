@@ -1,0 +1,328 @@
+"""Lowering of loop groups: elementwise chains and reductions become generated kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gluonish.hybrid.fuse import Group, alias_of, is_row_shape
+from gluonish.hybrid.graph import Graph, Node, apply, users
+from gluonish.hybrid.step import Step, temp
+from gluonish.kernels import loops
+from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.loops import Array, Fold, Line, Loop, Output
+from gluonish.kernels.scalars import CODES
+from gluonish.nd.op import OPS, Spec
+from gluonish.nd.ops.reduce import REDUCTIONS
+from gluonish.nd.size import Size, SizeLike, product, same
+
+Shape = tuple[SizeLike, ...]
+_CAST_NAMES = {"bool": "boolean"}
+
+
+def lower(group: Group, graph: Graph) -> list[Step]:
+    """The steps of a map, rows or columns group."""
+    return _Lowering(group, graph).run()
+
+
+class _Lowering:
+    def __init__(self, group: Group, graph: Graph) -> None:
+        self.group = group
+        self.graph = graph
+        self.inputs: list[Node] = []
+        self.before: list[Step] = []
+        self.names: dict[int, str] = {}
+        self.lines: list[Line | Fold] = []
+        self.sizes: list[tuple[SizeLike, str]] = []
+
+    def run(self) -> list[Step]:
+        self._tame_axes()
+        for node in self.group.nodes:
+            self._line(node)
+        build = {"map": self._map, "rows": self._rows, "columns": self._columns}[self.group.kind]
+        return [*self.before, *build()]
+
+    # --- lines ----------------------------------------------------------------------------------------------------------
+    def _line(self, node: Node) -> None:
+        assert node.op is not None
+        name = f"v{len(self.lines)}"
+        if node.is_op("broadcast_to"):
+            self.names[id(node)] = self._operand(node.inputs[0], node)
+            return
+        if node.is_op("full"):
+            self.names[id(node)] = literal(node.attrs["value"], node.dtype) if not isinstance(node.attrs["value"], Size) else (
+                self._size(node.attrs["value"], node.dtype)
+            )
+            return
+        if node.is_op("arange"):
+            self._arange(node)
+            return
+        if node.op.name in REDUCTIONS:
+            self.lines.append(_fold(name, node, self._operand(node.inputs[0], node)))
+        elif node.is_op("random_uniform"):
+            self.lines.append(Line(name, "uniform", (self._operand(node.inputs[0], node), "index"), node.line))
+        elif node.is_op("cast"):
+            self.lines.append(Line(name, f"cast_{CODES[node.dtype.name]}", (self._operand(node.inputs[0], node),), node.line))
+        else:
+            operands = tuple(self._operand(x, node) for x in node.inputs)
+            self.lines.append(Line(name, node.op.name, operands, node.line))
+        self.names[id(node)] = name
+
+    def _arange(self, node: Node) -> None:
+        code = CODES[node.dtype.name]
+        wide = node.dtype if node.dtype.kind == "f" else "int64"
+        base, scaled, moved = (f"v{len(self.lines) + i}" for i in range(3))
+        cast = f"cast_{CODES[str(wide)]}"
+        self.lines += [
+            Line(base, cast, ("index",), node.line),
+            Line(scaled, "multiply", (base, self._number(node.attrs["step"], wide)), node.line),
+            Line(moved, "add", (scaled, self._number(node.attrs["start"], wide)), node.line),
+        ]
+        if CODES[str(wide)] != code:
+            self.lines.append(Line(f"v{len(self.lines)}", f"cast_{code}", (moved,), node.line))
+        self.names[id(node)] = self.lines[-1].name
+
+    def _operand(self, x: Any, node: Node) -> str:
+        if isinstance(x, Node):
+            if id(x) in self.names:
+                return self.names[id(x)]
+            self.names[id(x)] = f"x{len(self.inputs)}"
+            self.inputs.append(x)
+            return self.names[id(x)]
+        return self._number(x, _number_dtype(node))
+
+    def _number(self, x: Any, dtype: Any) -> str:
+        return self._size(x, dtype) if isinstance(x, Size) else literal(x, dtype)
+
+    def _size(self, x: Size, dtype: Any) -> str:
+        self.sizes.append((x, _CAST_NAMES.get(str(dtype), str(dtype))))
+        return f"n{len(self.sizes) - 1}"
+
+    # --- domains --------------------------------------------------------------------------------------------------------
+    def _tame_axes(self) -> None:
+        """A reduction over scattered axes first gets its operand permuted, so that they are neighbours."""
+        group = self.group
+        if group.kind != "columns":
+            return
+        node = next(n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS)
+        axes = node.attrs["axes"]
+        if not axes or tuple(range(axes[0], axes[-1] + 1)) == tuple(axes):
+            return
+        x = node.inputs[0]
+        rest = tuple(i for i in range(len(x.shape)) if i not in axes)
+        moved = apply(OPS["permute_dims"], (x,), {"axes": (*axes, *rest)}, node.line)
+        from gluonish.hybrid.lower import copy_step, strides_of
+
+        strides = strides_of(x.shape)
+        self.before.append(copy_step(x, moved, moved.shape, [strides[a] for a in (*axes, *rest)], strides_of(moved.shape)))
+        inner = Node("op", Spec(tuple(x.shape[i] for i in rest), x.dtype), node.op, (moved,), {"axes": tuple(range(len(axes)))}, node.line)
+        self.names[id(node)] = ""
+        group.domain = moved.shape
+        group.nodes = [inner]
+        self.outer_result = node
+
+    def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]] | None:
+        """Dimensions and the inputs' movement over them; axes of one part of `groups` must collapse if `exact`."""
+        domain = self.group.domain
+        patterns = [tuple(_moves(x, domain, axis) for x in self.inputs) for axis in range(len(domain))]
+        dims: list[SizeLike] = []
+        moves: list[tuple[bool, ...]] = []
+        for axes in groups:
+            first = True
+            for axis in axes:
+                if isinstance(domain[axis], int) and domain[axis] == 1:
+                    continue
+                if not first and moves[-1] == patterns[axis]:
+                    dims[-1] = dims[-1] * domain[axis]
+                else:
+                    dims.append(domain[axis])
+                    moves.append(patterns[axis])
+                first = False
+            if first and len(groups) > 1:  # a part of size 1 still is a dimension
+                dims.append(1)
+                moves.append(tuple(False for _ in self.inputs))
+        if not dims:
+            dims, moves = [1], [tuple(False for _ in self.inputs)]
+        return dims, moves
+
+    def _arrays(self, moves: list[tuple[bool, ...]]) -> tuple[Array, ...]:
+        out = []
+        for i, x in enumerate(self.inputs):
+            random = any(isinstance(line, Line) and line.function == "uniform" and line.operands[0] == f"x{i}" for line in self.lines)
+            out.append(Array("key" if random else CODES[x.dtype.name], tuple(m[i] for m in moves)))
+        return tuple(out)
+
+    def _widened(self, parts: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
+        """As `_collapsed`, with every part exactly one dimension: inputs that differ inside a part are spread out first."""
+        while True:
+            found = self._collapsed(parts)
+            assert found is not None
+            if len(found[0]) == len(parts):
+                return found
+            self._spread(parts)
+
+    def _spread(self, parts: Sequence[Sequence[int]]) -> None:
+        from gluonish.hybrid.lower import copy_step, strides_of
+
+        domain = self.group.domain
+        for i, x in enumerate(self.inputs):
+            uneven = any(
+                len({_moves(x, domain, a) for a in axes if not (isinstance(domain[a], int) and domain[a] == 1)}) > 1
+                for axes in parts
+            )
+            if uneven:
+                wide = apply(OPS["broadcast_to"], (x,), {"shape": domain}, x.line)
+                shape = (1,) * (len(domain) - len(x.shape)) + tuple(x.shape)
+                strides = [0 if same(s, 1) else t for s, t in zip(shape, strides_of(shape))]
+                self.before.append(copy_step(x, wide, domain, strides, strides_of(domain)))
+                self.inputs[i] = wide
+
+    # --- kinds ----------------------------------------------------------------------------------------------------------
+    def _outputs(self) -> list[Node]:
+        readers = users(self.graph)
+        results = {id(n) for n in self.graph.results()}
+        return [n for n in self.group.nodes if id(n) in results or _read_outside(n, self.group, readers, results)]
+
+    def _loop(self, kind: str, dims: list[SizeLike], moves: list[tuple[bool, ...]], outputs: tuple[Output, ...]) -> Loop:
+        names = [line.function if isinstance(line, Line) else f"{line.combine}_fold" for line in self.lines]
+        name = "_".join([kind, *dict.fromkeys(n for n in names)])[:60] or kind
+        return Loop(name, len(dims), self._arrays(moves), tuple(self.lines), outputs, tuple(cast for _, cast in self.sizes))
+
+    def _step(self, kernel: Kernel, loop: Loop, dims: list[SizeLike], writes: list[Node], plan: Any, in_place: bool) -> Step:
+        weight = loop.weight
+        return Step(
+            list(self.inputs),
+            writes,
+            kernel,
+            lambda ins, outs, sizes: plan(tuple(sizes), weight),
+            tuple(dims),
+            tuple(size for size, _ in self.sizes),
+            lambda ins, outs, p: 0.12 * weight * float(product(p.scalars[: len(dims)])),
+            in_place,
+            nodes=[n for n in self.group.nodes if n.kind == "op"],
+        )
+
+    def _map(self) -> list[Step]:
+        writes = self._outputs()
+        found = self._collapsed([range(len(self.group.domain))])
+        assert found is not None
+        outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in writes)
+        loop = self._loop("map", *found, outputs)
+        return [self._step(loops.map_kernel(loop), loop, found[0], writes, loops.map_plan, True)]
+
+    def _rows(self) -> list[Step]:
+        group = self.group
+        rank, depth = len(group.domain), group.depth
+        outer = range(rank - depth)
+        inner = range(rank - depth, rank)
+        while True:
+            found = self._collapsed([outer, inner])
+            assert found is not None
+            tail = [a for a in inner if not (isinstance(group.domain[a], int) and group.domain[a] == 1)]
+            if len({tuple(_moves(x, group.domain, a) for x in self.inputs) for a in tail}) <= 1:
+                break
+            self._spread([*([a] for a in outer), inner])
+        writes = self._outputs()
+        outputs = tuple(
+            Output(self.names[id(n)], CODES[n.dtype.name], is_row_shape(n.shape, group) and not _is_full(n, group)) for n in writes
+        )
+        loop = self._loop("rows", *found, outputs)
+        return [self._step(loops.rows_kernel(loop), loop, found[0], writes, loops.rows_plan, False)]
+
+    def _columns(self) -> list[Step]:
+        group = self.group
+        node = next(n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS)
+        result = getattr(self, "outer_result", node)
+        axes, rank = node.attrs["axes"], len(group.domain)
+        parts = [range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)] if axes else [range(rank), (), ()]
+        wide = any(not (isinstance(group.domain[a], int) and group.domain[a] == 1) for a in parts[2])
+        dims, moves = self._widened(parts)
+        if not wide:
+            dims, moves = dims[:2], moves[:2]
+        fold = next(x for x in self.lines if isinstance(x, Fold))
+        loop = self._loop("columns", dims, moves, (Output(fold.name, CODES[node.dtype.name]),))
+        weight = loop.weight
+        partial = temp(node, tuple(dims), lambda sizes: (partial_count(sizes, weight),))
+        steps = [self._step(loops.columns_kernel(loop), loop, dims, [partial], loops.columns_plan, False)]
+        self.lines = [Fold(fold.name, fold.combine, fold.initial, "x0", code=fold.code)]
+        self.inputs, self.sizes = [partial], []
+        again = self._loop("columns", dims, [(True,)] * len(dims), loop.outputs)
+        steps.append(self._combine(again, dims, partial, result, weight))
+        return steps
+
+    def _combine(self, loop: Loop, dims: list[SizeLike], partial: Node, result: Node, weight: int) -> Step:
+        def plan(ins: Any, outs: Any, sizes: Any) -> Any:
+            first = loops.columns_plan(tuple(sizes), weight)
+            rows = first.scalars[2] if len(sizes) == 2 else first.scalars[3]
+            chunks = loops.chunks_of(sizes[1], rows)
+            return loops.columns_plan((sizes[0], chunks, *sizes[2:]), 1, chunked=False)
+
+        return Step([partial], [result], loops.columns_kernel(loop), plan, tuple(dims), nodes=[result], work=lambda i, o, p: 0.0)
+
+
+def partial_count(dims: Sequence[int], weight: int) -> int:
+    """How many partial results the first step of a columns reduction writes."""
+    plan = loops.columns_plan(tuple(dims), weight)
+    rows = plan.scalars[2] if len(dims) == 2 else plan.scalars[3]
+    return int(dims[0]) * loops.chunks_of(int(dims[1]), rows) * (int(dims[2]) if len(dims) == 3 else 1)
+
+
+def _is_full(node: Node, group: Group) -> bool:
+    return len(node.shape) == len(group.domain) and all(same(a, b) for a, b in zip(node.shape, group.domain))
+
+
+def _moves(x: Node, domain: Shape, axis: int) -> bool:
+    place = axis - (len(domain) - len(x.shape))
+    return place >= 0 and not (isinstance(x.shape[place], int) and x.shape[place] == 1 and not same(domain[axis], 1))
+
+
+def _read_outside(node: Node, group: Group, readers: dict[int, list[Node]], results: set[int]) -> bool:
+    for user in readers.get(id(node), []):
+        if alias_of(user) is not None:
+            if id(user) in results or _read_outside(user, group, readers, results):
+                return True
+        elif id(user) not in group.members:
+            return True
+    return False
+
+
+def _number_dtype(node: Node) -> Any:
+    if node.is_op("where"):
+        return node.dtype
+    return next((x.dtype for x in node.inputs if isinstance(x, Node)), node.dtype)
+
+
+def _fold(name: str, node: Node, operand: str) -> Fold:
+    assert node.op is not None
+    reduction = REDUCTIONS[node.op.name]
+    value: Any = reduction.initial
+    if isinstance(value, str):
+        value = _extreme(node.dtype, value == "lowest")
+    return Fold(name, reduction.combine, literal(value, node.dtype), operand, node.line, CODES[node.dtype.name])
+
+
+def _extreme(dtype: Any, lowest: bool) -> Any:
+    import numpy as np
+
+    if dtype.kind == "f":
+        return float("-inf") if lowest else float("inf")
+    if dtype.kind == "b":
+        return not lowest
+    return int(np.iinfo(dtype).min if lowest else np.iinfo(dtype).max)
+
+
+def literal(value: Any, dtype: Any) -> str:
+    """A number in kernel source, in a dtype."""
+    name = str(dtype)
+    if name == "bool":
+        return str(bool(value))
+    if name.startswith("float"):
+        value = float(value)
+        if value != value:
+            text = "1e999 - 1e999"
+        elif value in (float("inf"), float("-inf")):
+            text = "1e999" if value > 0 else "-1e999"
+        else:
+            text = repr(value)
+        return f"{name}({text})"
+    return f"{name}({int(value)})"

@@ -1,0 +1,207 @@
+"""Program: a graph lowered to steps, bound to concrete sizes and run.
+
+What depends on captured arrays alone (packed weights, folded batch norms) is computed by a program of its own, once per
+version of those arrays. The rest runs at every call: a table of kernel calls that the pool's executor walks without
+Python. Binding to new sizes plans memory and fills tables; it compiles nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gluonish.hybrid.bound import Bound, Kept
+from gluonish.hybrid.fuse import root_of
+from gluonish.hybrid.graph import Graph, Node, apply
+from gluonish.hybrid.lower import copy_step, lower, strides_of
+from gluonish.hybrid.passes.batch_norm import captured_only
+from gluonish.hybrid.plan import Place, aligned
+from gluonish.hybrid.step import Step
+from gluonish.nd.ops.elementwise import cast
+from gluonish.nd.size import Size, evaluator
+
+SIZES_KEPT = 16
+
+
+class Program:
+    """A compiled graph. The last `kept` outputs are values for the backward: they live in one block per call."""
+
+    def __init__(self, graph: Graph, kept: int = 0) -> None:
+        self.graph = _with_own_outputs(graph)
+        self.kept = kept
+        outputs = self.graph.outputs
+        self.returned, self.kept_nodes = outputs[: len(outputs) - kept], outputs[len(outputs) - kept :]
+        self.fixed = captured_only(self.graph)
+        self.steps = lower(self.graph)
+        self.captured = [n for n in self.graph.leaves() if n.kind == "captured"]
+        self.captured += [leaf for leaf, _ in self.graph.updates if leaf not in self.captured]
+        self.places = self._outer_places()
+        self._place_updates()
+        self._number_sizes()
+        self.prepared = Prepared(self)
+        self.main = [s for s in self.steps if s not in self.prepared.steps]
+        self.updated = [leaf.array for leaf, _ in self.graph.updates]
+        self._bound: dict[tuple[int, ...], list[Bound]] = {}
+        self._lock = threading.Lock()
+
+    # --- building --------------------------------------------------------------------------------------------------------
+    def _outer_places(self) -> dict[int, Place]:
+        places: dict[int, Place] = {}
+        for i, node in enumerate(self.graph.inputs):
+            places[id(node)] = Place("input", i)
+        for i, node in enumerate(self.captured):
+            places[id(node)] = Place("captured", i)
+        for node in self.graph.leaves():
+            if node.kind == "key":
+                places[id(node)] = Place("key", 0)
+        for i, node in enumerate(self.returned):
+            places[id(root_of(node))] = Place("output", i)
+        return places
+
+    def _place_updates(self) -> None:
+        """New values of captured arrays are written in place where nobody needs the old ones any more, else copied."""
+        for leaf, value in self.graph.updates:
+            root = root_of(value)
+            if id(root) not in self.places and self._may_overwrite(leaf, root):
+                self.places[id(root)] = self.places[id(leaf)]
+            elif root is not leaf:
+                strides = strides_of(leaf.shape)
+                self.steps.append(copy_step(value, leaf, leaf.shape, strides, strides, node=value))
+
+    def _may_overwrite(self, leaf: Node, root: Node) -> bool:
+        if any(root is root_of(k) for k in self.kept_nodes):
+            return False
+        writer = next((i for i, s in enumerate(self.steps) if any(root_of(w) is root for w in s.writes)), None)
+        if writer is None or not self.steps[writer].in_place:
+            return False
+        readers = [i for i, s in enumerate(self.steps) if any(root_of(r) is leaf for r in s.reads)]
+        return all(i <= writer for i in readers)
+
+    def _number_sizes(self) -> None:
+        """All symbolic sizes get one function that computes them from the symbols."""
+        found: dict[str, Any] = {}
+
+        def collect(value: Any) -> None:
+            if isinstance(value, Size):
+                found.setdefault(str(value), value)
+            elif isinstance(value, (tuple, list)):
+                for v in value:
+                    collect(v)
+            elif isinstance(value, slice):
+                collect((value.start, value.stop, value.step))
+
+        for node in [*self.graph.inputs, *self.graph.results()]:
+            collect(node.shape)
+        for step in self.steps:
+            collect((step.sizes, step.extra))
+            for node in (*step.reads, *step.writes):
+                collect(node.shape)
+                collect(root_of(node).shape)
+                collect(node.attrs.get("sizes", ()))
+            if step.fallback is not None:
+                collect((list(step.fallback.attrs.values()), list(step.fallback.inputs)))
+        symbols = next((list(v.scope.hints) for v in found.values()), [])
+        self.symbol_count = len(symbols)
+        self.size_names = list(found)
+        self.evaluate = evaluator(found.values(), symbols) if found else None
+
+    # --- running ------------------------------------------------------------------------------------------------------------
+    def run(self, data: Sequence[np.ndarray], sizes: tuple[int, ...], key: Any = None) -> tuple[list[np.ndarray], Kept | None]:
+        """Runs the program: the outputs, and what is kept for the backward.
+
+        Raises: IndexError for an index out of range.
+        """
+        waiting = self._bound.get(sizes)
+        bound = waiting.pop() if waiting else self._bind(sizes)
+        self.prepared.refresh()
+        try:
+            return bound.run(data, key)
+        finally:
+            self._bound.setdefault(sizes, []).append(bound)
+
+    def _bind(self, sizes: tuple[int, ...]) -> Bound:
+        with self._lock:
+            while len(self._bound) > SIZES_KEPT:
+                self._bound.pop(next(iter(self._bound)))
+        return Bound(self, sizes)
+
+    def size_table(self, sizes: tuple[int, ...]) -> dict[str, int]:
+        """The values of all symbolic sizes, by their text."""
+        if self.evaluate is None:
+            return {}
+        return dict(zip(self.size_names, self.evaluate(*sizes[: self.symbol_count])))
+
+    def explain(self) -> list[str]:
+        """Lines on the steps, and on what runs slower than it could."""
+        count = len(self.prepared.steps)
+        rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
+        slow = [s for s in self.steps if s.kernel is None]
+        rows += [f"slower: {s.name} has no kernel and runs through NumPy ({s.fallback.line})" for s in slow]  # type: ignore[union-attr]
+        return rows
+
+
+class Prepared:
+    """The steps that depend on captured arrays alone, run again only when one of those changes."""
+
+    def __init__(self, program: Program) -> None:
+        self.steps: list[Step] = []
+        known = {id(n) for n in program.captured if id(n) in program.fixed}
+        self.sources: list[Any] = []
+        size = 0
+        for step in program.steps:
+            roots = [root_of(r) for r in step.reads]
+            if not roots or step.kernel is None or step.checks or not all(id(r) in known for r in roots):
+                continue
+            if any(id(root_of(w)) in program.places and program.places[id(root_of(w))].area != "prepared" for w in step.writes):
+                continue
+            self.steps.append(step)
+            for w in step.writes:
+                root = root_of(w)
+                if id(root) not in program.places:
+                    program.places[id(root)] = Place("prepared", size)
+                    size += aligned(max(1, _static_bytes(root)))
+                known.add(id(root))
+            self.sources += [r.array for r in roots if r.kind == "captured" and not any(r.array is s for s in self.sources)]
+        self.memory = np.empty(size + 64, np.uint8)
+        self.base = -(-self.memory.__array_interface__["data"][0] // 64) * 64
+        self.program = program
+        self.bound: Bound | None = None
+        self.version: Any = None
+        self._lock = threading.Lock()
+
+    def refresh(self) -> None:
+        """Runs the steps if an array they read has changed."""
+        if not self.sources:
+            return
+        version = [(a._version[0], id(a._data)) for a in self.sources]
+        if version == self.version:
+            return
+        with self._lock:
+            if self.bound is None:
+                self.bound = Bound(self.program, (), prepared=True)
+            self.bound.run([], None)
+            self.version = version
+
+
+def _static_bytes(node: Node) -> int:
+    shape = node.attrs["shape"](node.attrs["sizes"]) if node.kind == "temp" else node.shape
+    count = node.dtype.itemsize
+    for size in shape:
+        count *= size
+    return count
+
+
+def _with_own_outputs(graph: Graph) -> Graph:
+    """Every output has memory of its own: copies where two share it, or where it belongs to an argument."""
+    seen: set[int] = set()
+    outputs = []
+    for node in graph.outputs:
+        root = root_of(node)
+        if root.kind != "op" or id(root) in seen:
+            node = root = apply(cast, (node,), {"dtype": node.dtype}, node.line)
+        seen.add(id(root))
+        outputs.append(node)
+    return Graph(graph.inputs, outputs, graph.updates, graph.name)

@@ -1,0 +1,69 @@
+"""Step: one kernel call of a program, with the nodes it reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gluonish.hybrid.graph import Node
+from gluonish.kernels.kernel import Kernel, Plan
+from gluonish.nd.op import Spec
+from gluonish.nd.size import SizeLike
+
+Shapes = list[tuple[int, ...]]
+
+
+@dataclass(eq=False)
+class Step:
+    """One call of a kernel, or, without a kernel, of an op's NumPy forward (slower; `explain` says so).
+
+    plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is read, then
+    written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the memory of a
+    read of the same size that nobody reads later. checks: the kernel ends its writes with the program's error cell.
+    """
+
+    reads: list[Node]
+    writes: list[Node]
+    kernel: Kernel | None = None
+    plan: Callable[[Shapes, Shapes, Sequence[int]], Plan] | None = None
+    sizes: tuple[SizeLike, ...] = ()
+    extra: tuple[SizeLike, ...] = ()
+    work: Callable[[Shapes, Shapes, Plan], float] | None = None
+    in_place: bool = False
+    checks: str = ""
+    fallback: Node | None = None
+    nodes: list[Node] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The kernel's name."""
+        return self.kernel.name if self.kernel is not None else f"numpy {self.fallback.op.name}"  # type: ignore[union-attr]
+
+    @property
+    def source(self) -> str:
+        """The kernel's Python source, with the user's lines as comments."""
+        lines = dict.fromkeys(f"# {n.op.name} at {n.line}" for n in self.nodes if n.op is not None and n.line)
+        body = self.kernel.source if self.kernel is not None else "# evaluated by NumPy"
+        return "\n".join([*lines, body.strip(), ""])
+
+    @property
+    def assembly(self) -> str:
+        """The machine code as text."""
+        return self.kernel.assembly if self.kernel is not None else ""
+
+    def __repr__(self) -> str:
+        return f"<step {self.name}: {len(self.reads)} in, {len(self.writes)} out>"
+
+
+def worth_sharing(nanoseconds: float) -> bool:
+    """Whether a step is long enough to call the other threads: handing out tiles costs about one microsecond."""
+    return nanoseconds > 6000
+
+
+def temp(like: Node, sizes: tuple[SizeLike, ...], shape: Callable[[Sequence[int]], tuple[int, ...]]) -> Node:
+    """A value that exists only between steps; its shape is known once `sizes` are numbers."""
+    node = Node("temp", Spec((), like.dtype), line=like.line)
+    node.attrs = {"sizes": sizes, "shape": shape}
+    return node
+

@@ -1,0 +1,144 @@
+"""Trace: running a function on arrays without values, to learn its graph.
+
+While a trace is under way, `bind` hands every op to it. Arrays that are not arguments are captured by identity: their
+values are read when the program runs, so a changed parameter is seen. Writing to a captured array becomes an update at
+the end of the program. With recording on, the same tape as in eager mode notes the ops, on stand-ins for the captured
+arrays; so the backward of a trace is traced by the ordinary tape walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gluonish.hybrid.graph import Graph, Node, TraceError
+from gluonish.nd import dispatch
+from gluonish.nd.array import Gradient, NDArray
+from gluonish.nd.errors import user_line
+from gluonish.nd.op import Op, Spec
+from gluonish.nd.ops.elementwise import cast
+from gluonish.nd.ops.random import advance_op
+from gluonish.nd.size import SizeLike, SizeScope
+
+
+class CapturedGradient(Gradient):
+    """Stands for the gradient of a captured array during a trace: a `backward` inside it is delivered after each run."""
+
+    __slots__ = ("trace", "original")
+
+    def __init__(self, trace: Trace, original: NDArray) -> None:
+        super().__init__("write")
+        self.trace = trace
+        self.original = original
+
+    def receive(self, value: NDArray) -> None:
+        """Notes that the program must hand `value` to the original array's gradient."""
+        self.trace.deliveries.append((self.original, value))
+
+
+class Trace:
+    """One trace: the symbols of its sizes, its arguments, what it captured and what it updates."""
+
+    def __init__(self) -> None:
+        self.sizes = SizeScope()
+        self.arguments: list[NDArray] = []
+        self.captured: dict[int, NDArray] = {}  # id of the real array -> its stand-in
+        self.originals: dict[int, NDArray] = {}  # id of the real array -> the real array (kept alive)
+        self.updated: dict[int, NDArray] = {}  # id of the real array -> its value at the end
+        self.deliveries: list[tuple[NDArray, NDArray]] = []
+        self.key: NDArray | None = None
+        self.blocks: SizeLike = 0  # how many random blocks a run draws
+
+    # --- what arrays become ----------------------------------------------------------------------------------------
+    def argument(self, spec: Spec, name: str, wants_gradient: bool = False) -> NDArray:
+        """A stand-in for an argument, its sizes symbolic."""
+        shape = tuple(self.sizes.symbol(int(s)) for s in spec.shape)
+        array = NDArray(Node("input", Spec(shape, spec.dtype), name=name))
+        if wants_gradient:
+            array._grad = Gradient("write")
+        self.arguments.append(array)
+        return array
+
+    def capture(self, array: NDArray) -> NDArray:
+        """The stand-in for an array of this trace (itself) or for a real one."""
+        if isinstance(array._data, Node):
+            return array
+        found = self.updated.get(id(array)) or self.captured.get(id(array))
+        if found is None:
+            name = getattr(array, "name", "") or f"c{len(self.captured)}"
+            node = Node("captured", Spec(array._data.shape, array._data.dtype), name=str(name), array=array)
+            found = NDArray(node)
+            if array._grad is not None or array._entry is not None:
+                found._grad = CapturedGradient(self, array)
+            self.captured[id(array)] = found
+            self.originals[id(array)] = array
+        return found
+
+    # --- what `bind` and NDArray ask of a trace ------------------------------------------------------------------------
+    def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
+        """A node for one op call."""
+        stand_ins = tuple(self.capture(x) if isinstance(x, NDArray) else x for x in inputs)
+        nodes = [x._data if isinstance(x, NDArray) else x for x in stand_ins]
+        spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
+        out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
+        if dispatch.state.recording:
+            dispatch.note(op, stand_ins, attrs, out)
+        return out
+
+    def assign(self, array: NDArray, key: Any, value: Any) -> None:
+        """`array[:] = value`: an update of a captured array. Other keys cannot be traced."""
+        if isinstance(array._data, Node):
+            raise TraceError(
+                f"assigning to a computed array cannot be traced; make a new one with nd.where, nd.concat or arithmetic "
+                f"({user_line()})"
+            )
+        if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
+            raise TraceError(f"only whole arrays can be assigned while tracing: write `array[:] = value` ({user_line()})")
+        current = self.capture(array)
+        value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
+        with quiet_tape():
+            value = cast(self.capture(value), dtype=array.dtype)
+            if tuple(value.shape) != tuple(current.shape):
+                value = value.broadcast_to(current.shape)
+        self.updated[id(array)] = value
+
+    def random_key(self, blocks: SizeLike) -> NDArray:
+        """The key for the next draw: the program's key moved on by what the trace has drawn so far."""
+        if self.key is None:
+            self.key = NDArray(Node("key", Spec((2,), np.dtype("int64")), name="key"))
+        key = self.key if isinstance(self.blocks, int) and self.blocks == 0 else advance_op(self.key, blocks=self.blocks)
+        self.blocks = self.blocks + blocks
+        return key
+
+    # --- the end ---------------------------------------------------------------------------------------------------------
+    def graph(self, outputs: Sequence[NDArray], name: str, updates: bool = True) -> Graph:
+        """The graph of the given outputs."""
+        changes = [(self.captured[i]._data, v._data) for i, v in self.updated.items()] if updates else []
+        nodes = [self.capture(x)._data for x in outputs]
+        return Graph([a._data for a in self.arguments], nodes, changes, name)
+
+
+@contextmanager
+def tracing(trace: Trace, recording: bool = False) -> Iterator[Trace]:
+    """Makes `trace` the one under way on this thread."""
+    state = dispatch.state
+    before = state.trace, state.recording
+    state.trace, state.recording = trace, recording
+    try:
+        yield trace
+    finally:
+        state.trace, state.recording = before
+
+
+@contextmanager
+def quiet_tape() -> Iterator[None]:
+    """Nothing goes on the tape inside."""
+    before = dispatch.state.recording
+    dispatch.state.recording = False
+    try:
+        yield
+    finally:
+        dispatch.state.recording = before

@@ -1,0 +1,45 @@
+"""Nested arguments and results: lists, tuples, dicts and None around arrays, taken apart and put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gluonish.nd.array import NDArray
+
+
+def flatten(value: Any, arrays: list[NDArray]) -> Any:
+    """Appends the arrays in `value` to `arrays`; gives its structure, hashable, with plain values inside it."""
+    if isinstance(value, NDArray):
+        arrays.append(value)
+        return _LEAF
+    if isinstance(value, (list, tuple)):
+        return (_kind(value), tuple(flatten(v, arrays) for v in value))
+    if isinstance(value, dict):
+        return (dict, tuple((k, flatten(v, arrays)) for k, v in value.items()))
+    hash(value)  # an unhashable plain value cannot be guarded on: TypeError here
+    return ("value", type(value), value)
+
+
+def unflatten(structure: Any, arrays: Any) -> Any:
+    """The inverse of `flatten`; `arrays` is an iterator."""
+    if structure is _LEAF:
+        return next(arrays)
+    kind = structure[0]
+    if kind == "value":
+        return structure[2]
+    if kind is dict:
+        return {k: unflatten(v, arrays) for k, v in structure[1]}
+    parts = [unflatten(v, arrays) for v in structure[1]]
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+
+
+def _kind(value: Any) -> type:
+    return type(value) if hasattr(value, "_fields") else list if isinstance(value, list) else tuple
+
+
+class _Leaf:
+    def __repr__(self) -> str:
+        return "*"
+
+
+_LEAF = _Leaf()

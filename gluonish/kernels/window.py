@@ -1,0 +1,210 @@
+"""The walk of a window over images in NHWC memory, as one kernel for convolutions and their data gradients.
+
+    out[pixel, :] = epilogue(sum over units u of source[pixel moved by u, :] @ weight[u])
+
+No array of patches and no padded copy is made: for a block of output pixels, tables of row addresses are built on the
+stack, with the address of zeros where a window leaves the image, and the microkernel walks them panel by panel.
+
+A unit is a tap of the window, or, where images have few channels, a whole row of taps (which lies together in memory); for
+a row of taps that only partly lies in the image, the row is copied to the stack with its zeros. The output is written in
+phases: a strided data gradient has one for each remainder of the position, each with the taps that reach it.
+
+All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel serves every stride, padding and dilation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gluonish.kernels.epilogue import Epilogue, checked, operand_count
+from gluonish.kernels.kernel import External, Plan
+from gluonish.kernels.tiling import ceil_div, round_up, tile_of
+
+TABLE = 2048  # addresses in the table of a block of pixels: 16 KB
+PATCH = 32768  # bytes for copied rows of taps
+ZEROS = 4096  # bytes of zeros, at least a depth block
+PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
+PIXELS = 96  # pixels in a block, at most
+TILES = 32  # tiles that a large convolution has at least
+WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A tap or a row of taps: where it reads (rows and columns from the pixel's place), and its first row of K."""
+
+    y: int
+    x: int
+    start: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Output pixels (height, width), the places of which are `offset + y * y_step + x * x_step` numbers in an image."""
+
+    height: int
+    width: int
+    offset: int
+    y_step: int
+    x_step: int
+    units: tuple[Unit, ...]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Everything about one call. depth: channels of a group in the source. run: taps in a unit.
+
+    stride: steps in the source from output pixel to output pixel. rows: K, the rows of a packed panel.
+    columns: output channels of a group. All steps count numbers.
+    """
+
+    images: int
+    height: int
+    width: int
+    depth: int
+    columns: int
+    groups: int
+    rows: int
+    run: int
+    stride: tuple[int, int]
+    out_image: int
+    phases: tuple[Phase, ...]
+
+
+SOURCE = """
+def convolution(args, begin, end):
+    source, weight, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, {out})
+    extras, s, zero = args + 16, args + 8 * {s}, zeros()
+    images, height, width, depth = load_i64(s, 0), load_i64(s, 1), load_i64(s, 2), load_i64(s, 3)
+    n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
+    y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
+    pixel_block, unit_block, depth_block, phases = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
+    table, patches, starts = table_memory(), patch_memory(), start_memory()
+    bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
+    pixel_step = depth * groups * {size}
+    panels = (n + {NR} - 1) // {NR}
+    units_list = s + 8 * (15 + 8 * phases)
+    for tile in range(begin, end):
+        phase = s + 8 * 15
+        for i in range(1, phases):
+            if load_i64(s + 8 * (15 + 8 * i), 7) <= tile:
+                phase = s + 8 * (15 + 8 * i)
+        grid_height, grid_width = load_i64(phase, 0), load_i64(phase, 1)
+        unit_begin, unit_end = load_i64(phase, 5), load_i64(phase, 6)
+        pixels = images * grid_height * grid_width
+        blocks = (pixels + pixel_block - 1) // pixel_block
+        local = tile - load_i64(phase, 7)
+        pixel = local % blocks * pixel_block
+        panel = local // blocks % panels
+        group = local // (blocks * panels)
+        count = min(pixel_block, pixels - pixel)
+        padded = (count + {MR} - 1) // {MR} * {MR}
+
+        x, y = pixel % grid_width, pixel // grid_width % grid_height
+        image = pixel // (grid_width * grid_height)
+        for p in range(padded):  # where each pixel is read from and written to; the last one again up to a whole tile
+            place = (image * height + y * y_stride) * width + x * x_stride
+            write_i64(bases, p, source + group * depth * {size} + place * pixel_step)
+            write_i64(ys, p, y * y_stride)
+            write_i64(xs, p, x * x_stride)
+            place = load_i64(phase, 2) + image * out_image + y * load_i64(phase, 3) + x * load_i64(phase, 4)
+            write_i64(out_rows, p, place * {size})
+            if p + 1 < count:
+                x += 1
+                if x == grid_width:
+                    x = 0
+                    y += 1
+                    if y == grid_height:
+                        y = 0
+                        image += 1
+
+        column = panel * {NR}
+        columns = min({NR}, n - column)
+        right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
+        right = weight + (group * rows * ((n + {VL} - 1) // {VL} * {VL}) + column * rows) * {size}
+        for u_begin in range(unit_begin, max(unit_end, unit_begin + 1), unit_block):
+            units = min(unit_block, unit_end - u_begin)
+            for c_begin in range(0, max(depth * run, 1), depth_block):
+                steps = min(depth_block, depth * run - c_begin)
+                first = (u_begin == unit_begin) & (c_begin == 0)
+                last = (u_begin + unit_block >= unit_end) & (c_begin + depth_block >= depth * run)
+                patch = patches
+                for u in range(units):
+                    unit = units_list + 24 * (u_begin + u)
+                    unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
+                    write_i64(starts, u, load_i64(unit, 2) + c_begin)
+                    shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
+                    addresses = table + u * padded * 8
+                    for p in range(padded):
+                        iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
+                        inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
+                        store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
+                    if run > 1:
+                        for p in range(padded):
+                            iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
+                            low, high = max(-ix, 0), min(width - ix, run)
+                            if (read_i64(addresses, p) == zero) & (iy >= 0) & (iy < height) & (low < high):
+                                copy_row(zero, patch, low * depth)
+                                copy_row(load_i64(bases, p) + shift + low * pixel_step,
+                                         patch + low * depth * {size}, (high - low) * depth)
+                                copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
+                                write_i64(addresses, p, patch)
+                                patch += run * depth * {size}
+                for p in range(0, padded, {MR}):
+                    product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step,
+                            out, out_rows + p * 8, group * n + column, columns, first * 1 + last * 2, extras)
+"""
+
+
+def source_of(dtype: str, epilogue: Epilogue) -> tuple[str, tuple[External, ...]]:
+    """The kernel's source and externals. Inputs: source, packed weight, the epilogue's operands. Output: out."""
+    tile, epilogue = tile_of(dtype), checked(epilogue)
+    inputs = 2 + operand_count(epilogue)
+    source = SOURCE.format(
+        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size
+    )  # fmt: skip
+    externals: tuple[External, ...] = (
+        ("product", "microkernel:product", (dtype, "taps", epilogue)),
+        ("copy_row", "packing:copy_row", (dtype,)),
+        ("zeros", "microkernel:zeros", (ZEROS,)),
+        ("table_memory", "microkernel:stack", (8 * TABLE,)),
+        ("patch_memory", "microkernel:stack", (PATCH + 64,)),
+        ("start_memory", "microkernel:stack", (8 * TABLE // tile.rows,)),
+        ("pixel_memory", "microkernel:stack", (8 * round_up(PIXELS, tile.rows),)),
+    )
+    return source, externals
+
+
+def plan_of(walk: Walk, dtype: str) -> Plan:
+    """The scalars and tiles of a walk."""
+    tile = tile_of(dtype)
+    width = min(tile.columns, round_up(walk.columns, tile.lanes)) * tile.size  # bytes of a panel's row
+    depth = walk.depth * walk.run
+    units = max((len(phase.units) for phase in walk.phases), default=0)
+    depth_block = min(depth, ZEROS // tile.size)
+    depth_block = ceil_div(depth, ceil_div(depth, depth_block)) if depth else 1
+    unit_block = max(1, min(units, PANEL // max(1, width * depth_block), TABLE // tile.rows))
+    if unit_block < units:
+        unit_block = ceil_div(units, ceil_div(units, unit_block))
+    pixels = min(PIXELS, TABLE // unit_block)
+    if walk.run > 1:
+        pixels = min(pixels, PATCH // (unit_block * depth * tile.size))
+    panels = walk.groups * ceil_div(walk.columns, tile.columns)
+    most = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
+    work = 2 * most * max(units, 1) * depth * walk.columns * walk.groups
+    blocks = ceil_div(min(TILES, max(1, work // WORTH)), max(1, panels * len(walk.phases)))
+    pixels = min(pixels // tile.rows * tile.rows, round_up(max(1, ceil_div(most, blocks)), tile.rows))
+    pixels = max(pixels, tile.rows)
+    phases: list[int] = []
+    offsets: list[int] = []
+    tiles = 0
+    for phase in walk.phases:
+        first = len(offsets) // 3
+        for unit in phase.units:
+            offsets += [unit.y, unit.x, unit.start]
+        phases += [phase.height, phase.width, phase.offset, phase.y_step, phase.x_step]
+        phases += [first, len(offsets) // 3, tiles]
+        tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
+    fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
+    fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
+    return Plan((*fixed, *phases, *offsets), tiles)

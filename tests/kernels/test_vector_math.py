@@ -1,0 +1,335 @@
+"""The functions of kernels against references in higher precision: errors in units in the last place, and all edges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gluonish.kernels import target
+from gluonish.kernels.kernel import Kernel
+
+Mapped = Callable[..., np.ndarray]
+Rng = np.random.Generator
+EACH_LEVEL = pytest.mark.parametrize("level", target.available())
+SAMPLES = 200_000
+POSITIVE = "positive"
+
+erf = np.vectorize(math.erf)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    e = np.exp(-np.abs(x))
+    return np.where(x < 0, e, 1) / (1 + e)
+
+
+# function, reference, ranges, bound on the error in units in the last place
+SINGLE = [
+    ("exp", np.exp, [(-104, 89), (-1, 1)], 1.1),
+    ("expm1", np.expm1, [(-20, 89), (-1, 1), (-1e-3, 1e-3)], 1.6),
+    ("log", np.log, [POSITIVE, (0.5, 2)], 1.0),
+    ("log1p", np.log1p, [(-1, 3), (-0.5, 0.5), (0, 1e30), (-1e-4, 1e-4)], 1.6),
+    ("tanh", np.tanh, [(-10, 10), (-1, 1), (-1e-3, 1e-3)], 2.5),
+    ("sigmoid", sigmoid, [(-104, 50), (-2, 2)], 2.5),
+    ("erf", erf, [(-5, 5), (-1, 1)], 1.5),
+    ("sin", np.sin, [(-10, 10), (-1e3, 1e3), (-8e8, 8e8)], 1.6),
+    ("cos", np.cos, [(-10, 10), (-1e3, 1e3), (-8e8, 8e8)], 1.6),
+    ("rsqrt", lambda x: 1 / np.sqrt(x), [POSITIVE], 1.6),
+    ("sqrt", np.sqrt, [POSITIVE], 0.5),
+]
+
+
+def draw(rng: Rng, where: object, dtype: str, count: int) -> np.ndarray:
+    if where == POSITIVE:  # every exponent alike, denormals included
+        bits, top = ("i4", 0x7F800000) if dtype == "f4" else ("i8", 0x7FF0000000000000)
+        return rng.integers(1, top, count).astype(bits).view(dtype)
+    low, high = where  # type: ignore[misc]
+    return rng.uniform(low, high, count).astype(dtype)
+
+
+def units(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """The error of float32 results in units in the last place of float64 references."""
+    size = np.abs(exact)
+    with np.errstate(all="ignore"):
+        unit = np.maximum(2.0 ** (np.floor(np.log2(size)) - 23), 2.0**-149)
+        error = np.abs(got.astype("f8") - exact) / unit
+    right = (got == exact.astype("f4")) | (np.isnan(got) & np.isnan(exact))
+    return np.where(right, np.minimum(np.nan_to_num(error), 0.5), np.nan_to_num(error, nan=np.inf))
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize(("function", "reference", "ranges", "bound"), SINGLE, ids=[row[0] for row in SINGLE])
+def test_float32(
+    level: str, function: str, reference: Callable, ranges: list, bound: float, mapped: Mapped, rng: Rng
+) -> None:
+    worst = 0.0
+    for where in ranges:
+        x = draw(rng, where, "f4", SAMPLES if function != "erf" else SAMPLES // 10)
+        with target.use(target.named(level)):
+            got = mapped(function, x)
+        with np.errstate(all="ignore"):
+            error = units(got, reference(x.astype("f8")))
+        at = int(error.argmax())
+        worst = max(worst, float(error[at]))
+        assert error[at] <= bound, f"{function}({x[at]!r}) = {got[at]!r} is {error[at]:.2f} units off"
+    print(f"{level} {function} float32: {worst:.2f} units")
+
+
+@EACH_LEVEL
+def test_float32_pow(level: str, mapped: Mapped, rng: Rng) -> None:
+    for where, power in ((POSITIVE, 3), ((0.5, 2), 80), ((0.99, 1.01), 8000)):
+        x, y = draw(rng, where, "f4", SAMPLES), draw(rng, (-power, power), "f4", SAMPLES)
+        with target.use(target.named(level)), np.errstate(all="ignore"):
+            error = units(mapped("pow", x, y), x.astype("f8") ** y)
+        at = int(error.argmax())
+        assert error[at] <= 1, f"pow({x[at]!r}, {y[at]!r}) is {error[at]:.2f} units off"
+
+
+# --- float64, against long doubles of 64 bits of mantissa ---
+
+LONG = np.longdouble
+EXTENDED = np.finfo(LONG).nmant >= 63
+
+
+def long_sigmoid(x: np.ndarray) -> np.ndarray:
+    return np.where(x < 0, np.exp(x), LONG(1)) / (1 + np.exp(-np.abs(x)))
+
+
+def long_erf(x: np.ndarray) -> np.ndarray:
+    # 2/sqrt(pi) exp(-x^2) sum of 2^n x^(2n+1) / (1 3 ... (2n+1)): all terms positive
+    size = np.abs(x)
+    term, total = size.copy(), size.copy()
+    for n in range(1, 200):
+        term = term * (2 * size * size / (2 * n + 1))
+        total = total + term
+    root_pi = np.sqrt(LONG("3.14159265358979323846264338327950288"))
+    return np.copysign(2 / root_pi * np.exp(-size * size) * total, x)
+
+
+DOUBLE = [
+    ("exp", np.exp, [(-745, 709.7), (-1, 1)], 1.1),
+    ("expm1", np.expm1, [(-40, 709), (-1, 1), (-1e-3, 1e-3)], 2.0),
+    ("log", np.log, [POSITIVE, (0.5, 2), (0.99, 1.01)], 1.0),
+    ("log1p", np.log1p, [(-1, 3), (-0.5, 0.5), (0, 1e30)], 1.0),
+    ("tanh", np.tanh, [(-20, 20), (-1, 1), (-1e-3, 1e-3)], 2.5),
+    ("sigmoid", long_sigmoid, [(-745, 50), (-2, 2)], 2.5),
+    ("erf", long_erf, [(-6, 6), (-1, 1)], 1.5),
+    ("sin", np.sin, [(-10, 10), (-1e3, 1e3), (-1.6e6, 1.6e6)], 2.0),
+    ("cos", np.cos, [(-10, 10), (-1e3, 1e3), (-1.6e6, 1.6e6)], 2.0),
+    ("rsqrt", lambda x: 1 / np.sqrt(x), [POSITIVE], 1.6),
+]
+
+
+def units_of_double(got: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        rounded = exact.astype("f8")
+        error = np.abs(got - exact) / np.maximum(np.spacing(np.abs(rounded)), 2.0**-1074)
+    right = (got == rounded) | (np.isnan(got) & np.isnan(exact))
+    error = error.astype("f8")
+    return np.where(right, np.minimum(np.nan_to_num(error), 0.5), np.nan_to_num(error, nan=np.inf))
+
+
+@pytest.mark.skipif(not EXTENDED, reason="needs long doubles longer than doubles")
+@EACH_LEVEL
+@pytest.mark.parametrize(("function", "reference", "ranges", "bound"), DOUBLE, ids=[row[0] for row in DOUBLE])
+def test_float64(
+    level: str, function: str, reference: Callable, ranges: list, bound: float, mapped: Mapped, rng: Rng
+) -> None:
+    worst = 0.0
+    for where in ranges:
+        x = draw(rng, where, "f8", SAMPLES // 4)
+        with target.use(target.named(level)), np.errstate(all="ignore"):
+            got = mapped(function, x)
+            error = units_of_double(got, reference(x.astype(LONG)))
+        at = int(error.argmax())
+        worst = max(worst, float(error[at]))
+        assert error[at] <= bound, f"{function}({x[at]!r}) = {got[at]!r} is {error[at]:.2f} units off"
+    print(f"{level} {function} float64: {worst:.2f} units")
+
+
+@pytest.mark.skipif(not EXTENDED, reason="needs long doubles longer than doubles")
+@EACH_LEVEL
+def test_float64_pow(level: str, mapped: Mapped, rng: Rng) -> None:
+    for where, power in ((POSITIVE, 1.02), ((0.5, 2), 1000), ((0.999, 1.001), 6e5), ((0, 10), 3)):
+        x, y = draw(rng, where, "f8", SAMPLES // 4), draw(rng, (-power, power), "f8", SAMPLES // 4)
+        with target.use(target.named(level)), np.errstate(all="ignore"):
+            error = units_of_double(mapped("pow", x, y), x.astype(LONG) ** y.astype(LONG))
+        at = int(error.argmax())
+        assert error[at] <= 1.5, f"pow({x[at]!r}, {y[at]!r}) is {error[at]:.2f} units off"
+
+
+# --- edges ---
+
+EDGES = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 0.5, -0.5, 2.0, 88.7, -88.7, 100.0, -104.5, 1e30, -1e30]
+
+
+def edges(dtype: str) -> np.ndarray:
+    info = np.finfo(dtype)
+    return np.array([*EDGES, info.tiny, -info.tiny, info.smallest_subnormal, -info.smallest_subnormal, info.max], dtype)
+
+
+def assert_same_edges(got: np.ndarray, expected: np.ndarray, x: np.ndarray) -> None:
+    expected = expected.astype(got.dtype)
+    tolerance = 8 * np.finfo(got.dtype).eps
+    np.testing.assert_allclose(got, expected, rtol=tolerance, atol=4 * np.finfo(got.dtype).smallest_subnormal)
+    for value, g, e in zip(x, got, expected, strict=True):
+        assert np.isnan(e) or np.signbit(g) == np.signbit(e), f"sign at {value!r}: {g!r}, not {e!r}"
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    "function", ["exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "trunc", "round", "abs", "square"]
+)
+def test_edges_are_numpys(function: str, dtype: str, level: str, mapped: Mapped) -> None:
+    reference = {"erf": erf, "round": np.rint}.get(function) or getattr(np, function)
+    x = edges(dtype)
+    with target.use(target.named(level)), np.errstate(all="ignore"):
+        assert_same_edges(mapped(function, x), reference(x.astype("f8")), x)
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_edges_of_sigmoid_sin_cos_sign(dtype: str, level: str, mapped: Mapped) -> None:
+    x = edges(dtype)
+    small = x[~(np.abs(x) > 1e6) | np.isinf(x)]
+    with target.use(target.named(level)), np.errstate(all="ignore"):
+        assert_same_edges(mapped("sigmoid", x), sigmoid(x.astype("f8")), x)
+        assert_same_edges(mapped("sin", small), np.sin(small.astype("f8")), small)
+        assert_same_edges(mapped("cos", small), np.cos(small.astype("f8")), small)
+        np.testing.assert_array_equal(mapped("sign", x), np.sign(x))
+        for function in ("sin", "cos"):
+            huge = mapped(function, np.array([1e12, -1e20, 1e30, 3e38], dtype))
+            assert (np.abs(huge) <= 1).all()
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_edges_of_pow(dtype: str, level: str, mapped: Mapped) -> None:
+    points = np.array([*EDGES[:10], 3.0, -3.0, 1e30, -1e30, 2.5, -2.5, 1e-30, np.finfo(dtype).tiny], dtype)
+    x, y = (a.ravel() for a in np.meshgrid(points, points))
+    x, y = np.ascontiguousarray(x), np.ascontiguousarray(y)
+    with target.use(target.named(level)), np.errstate(all="ignore"):
+        assert_same_edges(mapped("pow", x, y), np.power(x, y), np.stack([x, y], 1))
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_maximum_and_minimum_propagate_nan(dtype: str, level: str, mapped: Mapped) -> None:
+    x, y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(edges(dtype), edges(dtype)))
+    with target.use(target.named(level)):
+        np.testing.assert_array_equal(mapped("maximum", x, y), np.maximum(x, y))
+        np.testing.assert_array_equal(mapped("minimum", x, y), np.minimum(x, y))
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_tests_of_numbers(dtype: str, level: str, mapped: Mapped) -> None:
+    x = edges(dtype)
+    with target.use(target.named(level)):
+        for function in ("isnan", "isinf", "isfinite", "logical_not"):
+            np.testing.assert_array_equal(mapped(function, x, result="bool"), getattr(np, function)(x))
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rounding_halves_and_large_numbers(dtype: str, level: str, mapped: Mapped, rng: Rng) -> None:
+    x = np.concatenate([np.arange(-9, 9) / 2, rng.uniform(-1e4, 1e4, 1000), rng.uniform(-1, 1, 100) * 1e18]).astype(dtype)
+    with target.use(target.named(level)):
+        for function, reference in (("round", np.rint), ("floor", np.floor), ("ceil", np.ceil), ("trunc", np.trunc)):
+            np.testing.assert_array_equal(mapped(function, x), reference(x), err_msg=function)
+
+
+# --- division with a floor, integers ---
+
+
+@EACH_LEVEL
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_float_division_is_numpys(dtype: str, level: str, mapped: Mapped, rng: Rng) -> None:
+    size = rng.uniform(-30, 30, (2, 3000))
+    numbers = (10**size * rng.choice([-1, 1], size.shape)).astype(dtype)
+    ex, ey = np.meshgrid(edges(dtype), edges(dtype))
+    x = np.concatenate([numbers[0], ex.ravel(), rng.uniform(-9, 9, 1000).astype(dtype)])
+    y = np.concatenate([numbers[1], ey.ravel(), rng.uniform(-2, 2, 1000).astype(dtype)])
+    with target.use(target.named(level)), np.errstate(all="ignore"):
+        np.testing.assert_array_equal(mapped("remainder", x, y), np.remainder(x, y))
+        np.testing.assert_array_equal(mapped("floor_divide", x, y), np.floor_divide(x, y))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+def test_integer_division_never_traps(dtype: str, mapped: Mapped, rng: Rng) -> None:
+    info = np.iinfo(dtype)
+    special = np.array([0, 1, info.max, info.min, info.max - 1, info.min + 1, 7, 3], dtype)
+    special = np.concatenate([special, (-special[1:]).astype(dtype)])
+    x, y = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(special, special))
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(mapped("floor_divide", x, y), np.where(y == 0, 0, np.floor_divide(x, y)))
+        np.testing.assert_array_equal(mapped("remainder", x, y), np.where(y == 0, 0, np.remainder(x, y)))
+
+
+@pytest.mark.parametrize("dtype", ["i4", "i8", "u1", "u8"])
+def test_integer_functions(dtype: str, mapped: Mapped, rng: Rng) -> None:
+    x = rng.integers(-9 if dtype[0] == "i" else 0, 10, 200).astype(dtype)
+    y = rng.integers(0, 30, 200).astype(dtype)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(mapped("pow", x, y), np.power(x, y))
+        for function in ("abs", "sign", "square"):
+            np.testing.assert_array_equal(mapped(function, x), getattr(np, function)(x), err_msg=function)
+        for function in ("maximum", "minimum"):
+            np.testing.assert_array_equal(mapped(function, x, y), getattr(np, function)(x, y), err_msg=function)
+        for function in ("floor", "ceil", "round", "trunc"):
+            np.testing.assert_array_equal(mapped(function, x), x)
+        for function in ("isnan", "isinf", "isfinite", "logical_not"):
+            np.testing.assert_array_equal(mapped(function, x, result="bool"), getattr(np, function)(x))
+
+
+def test_negative_integer_powers(mapped: Mapped) -> None:
+    x, y = np.array([1, -1, -1, 2, -3, 0], "i4"), np.array([-5, -5, -4, -1, -2, -1], "i4")
+    np.testing.assert_array_equal(mapped("pow", x, y), [1, -1, 1, 0, 0, 0])
+
+
+# --- the code ---
+
+
+@pytest.mark.skipif(not target.host().x86, reason="looks at x86 assembly")
+@EACH_LEVEL
+@pytest.mark.parametrize("code", ["f32", "f64"])
+def test_functions_are_branchless_vector_code_without_calls(level: str, code: str) -> None:
+    lanes = target.named(level).vector_bytes // (4 if code == "f32" else 8)
+    kind = f"<{lanes} x {'float' if code == 'f32' else 'double'}>"
+    for function in ("exp", "expm1", "log", "log1p", "tanh", "sigmoid", "erf", "sin", "cos", "rsqrt", "floor", "round"):
+        source = (
+            "def f(args, begin, end):\n    x = load_i64(args, 0)\n    for i in range(begin, end):\n"
+            f"        store_{code}(x, i, g(load_{code}(x, i)))\n"
+        )
+        kernel = Kernel("f", source, (("g", "intrinsics:math_intrinsic", (function,)),))
+        with target.use(target.named(level)):
+            assert f"store {kind}" in kernel.llvm, f"{function} {code} is not vector code"
+            assembly = kernel.assembly
+        assert "\tcall" not in assembly and "gather" not in assembly, function
+
+
+def test_no_pass_may_reassociate_a_function() -> None:
+    source = "def f(args, begin, end):\n    x = load_i64(args, 0)\n    for i in range(end):\n        v = g(load_f32(x, i))\n"
+    text = Kernel("f", source + "        store_f32(x, i, v)\n", (("g", "intrinsics:math_intrinsic", ("log1p",)),)).llvm
+    assert "reassoc" not in text and " fast " not in text and "nnan" not in text
+    text = Kernel("f", source + "        store_f32(x, i, v * v + v)\n", (("g", "intrinsics:math_intrinsic", ("exp",)),)).llvm
+    assert "reassoc" in text and "nnan" not in text and "ninf" not in text
+
+
+def test_a_planted_fault_is_seen(mapped: Mapped, monkeypatch: pytest.MonkeyPatch, rng: Rng) -> None:
+    """The bounds above are tight enough to notice one wrong coefficient in its sixth digit."""
+    from gluonish.kernels import intrinsics, vector_math
+
+    terms = list(vector_math._F32.exp)
+    terms[1] *= 1 + 1e-5
+    broken = vector_math._Format(**{**vector_math._F32.__dict__, "exp": tuple(terms)})
+    monkeypatch.setattr(vector_math, "_F32", broken)
+    monkeypatch.setenv("GLUONISH_CACHE", "/proc/nowhere")  # the wrong code must not be kept
+    monkeypatch.setattr("gluonish.kernels.compile._addresses", {})
+    monkeypatch.setattr("gluonish.kernels.cache._warn_once", lambda *reason: None)
+    intrinsics.op_intrinsic.cache_clear()
+    x = rng.uniform(-0.34, 0.34, SAMPLES).astype("f4")
+    assert units(mapped("expm1", x), np.expm1(x.astype("f8"))).max() > 1.6
