@@ -54,9 +54,9 @@ def _add_demo(commands: argparse._SubParsersAction[_Parser]) -> None:
     demo = commands.add_parser(
         "demo",
         help=about,
-        description=f"{about[0].upper()}{about[1:]}. Trains a small convolutional network on the 1,797 images that come "
-        "with the package: one epoch eagerly, the others hybridized. Prints the accuracy on test images and the time of "
-        "both kinds of epoch, exports the model, loads it in a fresh process and compares the predictions.",
+        description=f"{about[0].upper()}{about[1:]}. Trains a small convolutional network on the 1,797 images "
+        "that come with the package: one epoch eagerly, the others hybridized. Prints the accuracy on test images and "
+        "the time of both kinds of epoch, exports the model, loads it in a fresh process and compares the predictions.",
         epilog="Files written: digits-model.json and digits-model.safetensors (the model), digits-learning-curve.svg, "
         "digits-predictions.svg. Exit status: 0 if all went well, 1 if the exported model does not behave like the "
         "network, 2 for bad options or a folder that cannot be written, 130 if interrupted.",
@@ -75,8 +75,8 @@ def _add_cache(commands: argparse._SubParsersAction[_Parser]) -> None:
     cache = commands.add_parser(
         "cache",
         help=about,
-        description=f"{about[0].upper()}{about[1:]}. Compiled kernels are kept on disk so that each is compiled once on "
-        "a machine; what is deleted is compiled again when it is needed. GLUONISH_CACHE names another folder.",
+        description=f"{about[0].upper()}{about[1:]}. Compiled kernels are kept on disk so that each is compiled once "
+        "on a machine; what is deleted is compiled again when it is needed. GLUONISH_CACHE names another folder.",
     )
     cache.add_argument("action", choices=("info", "clear"), help="info: its place and size; clear: empty it")
     cache.set_defaults(run=_cache)

@@ -23,7 +23,7 @@ class Dataset(Protocol):
 
 
 class ArrayDataset:
-    """Samples made of columns: sample i is the tuple of the columns' elements i, or that element if there is one column.
+    """Samples made of columns: sample i is the tuple of their elements i, or that element if there is one column.
 
     A column is an NDArray, a NumPy array, a list or another dataset; nothing is copied. An index may also be a slice,
     which gives that part of every column.

@@ -3,6 +3,7 @@
 trace -> graph -> passes -> steps -> program; `CompiledFunction` chooses among the traces of one function.
 """
 
+from gluonish.hybrid.export import ImportedModel, export_model, import_model
 from gluonish.hybrid.function import CompiledFunction, compile_function, hybridize
 
-__all__ = ["CompiledFunction", "compile_function", "hybridize"]
+__all__ = ["CompiledFunction", "ImportedModel", "compile_function", "export_model", "hybridize", "import_model"]

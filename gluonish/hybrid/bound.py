@@ -60,7 +60,8 @@ class Bound:
         self.spare: list[Any] = []
         self.captured_data: list[Any] = [None] * len(program.captured)
         self.errors = np.zeros(4, np.int64)
-        self._lay_out_results()
+        self.updated = [] if prepared else program.updated
+        self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
         self._plan()
         self._fill()
 
@@ -88,12 +89,12 @@ class Bound:
         return int(count)
 
     # --- layout -------------------------------------------------------------------------------------------------------------
-    def _lay_out_results(self) -> None:
-        self.returned = [(self.shape(n), n.dtype) for n in self.program.returned]
+    def _lay_out_results(self, returned: Sequence[Node], kept: Sequence[Node]) -> None:
+        self.returned = [(self.shape(n), n.dtype) for n in returned]
         self.kept_layout: list[tuple[tuple[int, ...], np.dtype, int]] = []
         self.kept_places: dict[int, Place] = {}
         offset = 0
-        for node in self.program.kept_nodes:
+        for node in kept:
             self.kept_layout.append((self.shape(node), node.dtype, offset))
             self.kept_places[id(root_of(node))] = Place("kept", offset)
             offset += aligned(self.bytes_of(node))
@@ -196,7 +197,7 @@ class Bound:
             for spot in self.key_spots:
                 view[spot] = address_of(key)
         self._call(data, outputs, kept, key)
-        for array in self.program.updated:
+        for array in self.updated:
             array._version[0] += 1
         return outputs, kept
 

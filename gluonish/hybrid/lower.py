@@ -13,7 +13,7 @@ from gluonish.hybrid import lower_contract, lower_loops
 from gluonish.hybrid.fuse import Group, fuse, root_of
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.step import Step
-from gluonish.kernels import moves
+from gluonish.kernels import moves, pooling
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES
 from gluonish.nd.size import SizeLike, product
@@ -193,7 +193,30 @@ def _advance(node: Node) -> list[Step]:
     return [simple(kernel, node.parents, node, extra=(node.attrs["blocks"],))]
 
 
+# --- pooling -------------------------------------------------------------------------------------------------------------------
+def _window(node: Node) -> pooling.Window:
+    attrs = node.attrs
+    return pooling.Window(attrs["kernel"], attrs["stride"], attrs["pad"], attrs.get("include_pad", True))
+
+
+def _pool(make: Callable[[str, pooling.Window], Kernel]) -> Lowering:
+    def rule(node: Node) -> list[Step]:
+        return [simple(make(node.dtype.name, _window(node)), node.parents, node)]
+
+    return rule
+
+
+def _max_spread(node: Node) -> list[Step]:
+    gradient, image = node.parents
+    kernel = pooling.max_pool2d_gradient_kernel(node.dtype.name, _window(node))
+    return [simple(kernel, [image, gradient], node)]
+
+
 _RULES: dict[str, Lowering] = {
+    "max_pool": _pool(pooling.max_pool2d_kernel),
+    "average_pool": _pool(pooling.avg_pool2d_kernel),
+    "average_pool_spread": _pool(pooling.avg_pool2d_gradient_kernel),
+    "max_pool_spread": _max_spread,
     "permute_dims": _permute,
     "index": _index,
     "place": _place,

@@ -153,22 +153,18 @@ def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step
         return [_contract_step(kernel, [x, g], node, node.shape, group, product(g.shape[:3]))]
     x, weight = node.inputs
     gradient = node.is_op("convolution_data_gradient")
-    kernel_size = (weight.shape[0], weight.shape[1])
-    if not all(isinstance(s, int) for s in weight.shape):
-        return None
-    shape = tuple(weight.shape)
-    packed = temp(node, (), lambda sizes: (packing.packed_convolution_size(shape, code, groups, gradient),))
+    packed = temp(node, tuple(weight.shape), lambda sizes: (packing.packed_convolution_size(tuple(sizes), code, groups, gradient),))  # type: ignore[arg-type]
     pack = packing.pack_convolution_kernel(code, groups, gradient)
     assert pack.plan is not None
     pack_plan = pack.plan
     make = conv.conv2d_data_gradient_kernel if gradient else conv.conv2d_kernel
-    kernel = make(code, _geometry(kernel_size, attrs), epilogue)
-    depth = product(shape[:2]) * (shape[3] // groups if gradient else shape[2])
+    kernel = make(code, _geometry(weight.shape[:2], attrs), epilogue)
+    depth = product(weight.shape[:2]) * (weight.shape[3] // groups if gradient else weight.shape[2])
     return [
         Step([weight], [packed], pack, lambda ins, outs, sizes: pack_plan(ins, outs), nodes=[node], work=lambda i, o, p: 0.3 * float(product(i[0]))),
         _contract_step(kernel, [x, packed, *operands], last, node.shape, group, depth),
     ]
 
 
-def _geometry(kernel: tuple[Any, Any], attrs: dict[str, Any]) -> Any:
-    return conv.Geometry(tuple(int(k) for k in kernel), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])  # type: ignore[arg-type]
+def _geometry(kernel: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
+    return conv.Geometry(tuple(hint(k) for k in kernel), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.op import Spec
-from gluonish.nd.size import SizeLike, checker, evaluator
+from gluonish.nd.size import checker, evaluator
 
 if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction
@@ -38,9 +38,12 @@ class Variant:
         self.recording = mode[2]
         self.specs = [(x.ndim, x.dtype, _wants(x)) for x in arrays]
         self.captured = list(trace.originals.values())
+        # what the call itself updates is no input of its backward, which reads a kept copy
+        self.on_tape = [a for a in self.captured if id(a) not in trace.updated]
         self.captured_specs = [(a._data.shape, a.dtype, _wants(a)) for a in self.captured]
+        self.arguments = list(trace.arguments)
         self._sizes(trace)
-        self.blocks: SizeLike = trace.blocks
+        self.count_blocks = evaluator([trace.blocks], self.symbols)
         self.draws = trace.key is not None
         self.reads: Any = None
         self.seen_changes = -1
@@ -139,7 +142,7 @@ class Variant:
     def call(self, arrays: Sequence[NDArray]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
         sizes = self.sizes_of(arrays)
-        key = random.default.reserve(int(self._block_count(*sizes))) if self.draws else None
+        key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
         data = [x._data for x in arrays]
         results, kept = self.program.run(data, sizes, key)
         count = len(self.differentiable)
@@ -207,7 +210,7 @@ class Call:
             if differentiable:
                 given = grads.get(i)
                 heads.append(np.zeros(*self.specs[i]) if given is None else given._data)
-        results, _ = backward.program().run([*heads, *self.kept.arrays(), *self.data], self.sizes, self.key)
+        results, _ = backward.program().run([*heads, *(self.kept.arrays() if self.kept is not None else ()), *self.data], self.sizes, self.key)
         out: list[Any] = [None] * len(inputs)
         for position, value in zip(backward.targets, results):
             out[position] = NDArray(value)
@@ -232,7 +235,7 @@ class Call:
 
 def note_call(call: Call, outputs: list[NDArray], differentiable: list[bool]) -> None:
     """Puts a compiled call on the tape: one entry with several outputs."""
-    inputs = (*call.arrays, *call.variant.captured)
+    inputs = (*call.arrays, *call.variant.on_tape)
     versions = sum(x._version[0] for x in inputs)
     number = next(dispatch.order)
     call.specs = [Spec(x.shape, x.dtype) for x in outputs]
@@ -266,7 +269,6 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.traced = trace.graph(outputs, owner.name)
     variant.traced.inputs += [h._data for h in heads]
     variant.optimised = run_passes(variant.traced)
-    variant._block_count = evaluator([variant.blocks], variant.symbols)  # type: ignore[attr-defined]
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
     return variant
 
@@ -288,7 +290,7 @@ def _trace_backward(
 def _compile(
     variant: Variant, trace: Trace, heads: list[NDArray], gradients: list[tuple[NDArray, NDArray]], outputs: int
 ) -> None:
-    captured = [trace.captured[id(a)] for a in variant.captured]
+    captured = [trace.captured[id(a)] for a in variant.on_tape]
     if not gradients:
         variant.program = Program(variant.optimised)
         variant.differentiable = [False] * len(variant.differentiable)

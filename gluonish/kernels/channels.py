@@ -1,8 +1,8 @@
 """Walks of a window channel by channel: emitters, used as Numba intrinsics, for pooling over NHWC memory.
 
-A window is `rows` x `columns` pixels, both at least 1, that all lie in the image; `row_step` and `pixel_step` are in bytes.
-Each intrinsic treats all channels of one window: four vectors at a time while there are that many, then one by one, the
-last under a mask.
+A window is `rows` x `columns` pixels, both at least 1, that all lie in the image; `row_step` and `pixel_step` are in
+bytes. Each intrinsic treats all channels of one window: four vectors at a time while there are that many, then one by
+one, the last under a mask.
 
 Deliberately not here: where windows lie (`pooling.py`).
 """
@@ -82,7 +82,7 @@ def _greater(b: ir.IRBuilder, x: ir.Value, best: ir.Value) -> ir.Value:
 
 
 def window_max(dtype: str) -> Any:
-    """(source, row_step, pixel_step, rows, columns, channels, place): the maximum of the window; NaN if there is one."""
+    """(source, row_step, pixel_step, rows, columns, channels, place): the maximum; NaN if there is one."""
 
     def emit(b: ir.IRBuilder, arguments: Values) -> None:
         source, *geometry, channels, place = arguments
@@ -100,7 +100,7 @@ def window_max(dtype: str) -> Any:
 
 
 def window_mean(dtype: str) -> Any:
-    """(source, row_step, pixel_step, rows, columns, channels, place, divisor): the sum of the window / the integer divisor."""
+    """(source, row_step, pixel_step, rows, columns, channels, place, divisor): the sum / divisor (an integer)."""
 
     def emit(b: ir.IRBuilder, arguments: Values) -> None:
         source, *geometry, channels, place, divisor = arguments
@@ -164,7 +164,7 @@ def window_max_gradient(dtype: str) -> Any:
 
 
 def window_mean_gradient(dtype: str) -> Any:
-    """(gradient, row_step, pixel_step, rows, columns, channels, place, divisor): adds gradient / divisor to each pixel."""
+    """(gradient, row_step, pixel_step, rows, columns, channels, place, divisor): adds gradient / divisor everywhere."""
 
     def emit(b: ir.IRBuilder, arguments: Values) -> None:
         gradient, *geometry, channels, place, divisor = arguments

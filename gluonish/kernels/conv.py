@@ -2,12 +2,12 @@
 
     out[n, y, x, o] = sum over i, j, c of image[n, y * sy + i * dy - py, x * sx + j * dx - px, c] * weight[i, j, c, o]
 
-Weights are packed first (`packing.pack_convolution_kernel`), so once for each version of them. Geometry is only in the plan:
-every stride, padding, dilation and kernel size runs the same compiled code. The output must not share memory with
+Weights are packed first (`packing.pack_convolution_kernel`), so once for each version of them. Geometry is only in the
+plan: every stride, padding, dilation and kernel size runs the same compiled code. The output must not share memory with
 inputs. Sums run in one order whatever the number of threads and tiles.
 
-Deliberately not here: how to walk (`window.py`, `weight_gradient.py`), Winograd, a fast depthwise path (groups work, with one
-microkernel call for each group).
+Deliberately not here: how to walk (`window.py`, `weight_gradient.py`); Winograd; a fast depthwise path (each group is
+treated as a convolution of its own).
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from gluonish.kernels.window import Phase, Unit, Walk
 Shapes = list[tuple[int, ...]]
 Pair = tuple[int, int]
 RUN_BELOW = 8  # channels below which a row of taps is one unit
+LONGEST_RUN = window.ZEROS // 8  # numbers in such a row of taps: there must be as many zeros
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a window moves: kernel (kh, kw), stride, padding before the first row and column, dilation; channel groups."""
+    """How a window moves: kernel (kh, kw), stride, padding before the first row and column, dilation; groups."""
 
     kernel: Pair
     stride: Pair = (1, 1)
@@ -85,7 +86,7 @@ def _forward(g: Geometry, image: tuple[int, ...], out: tuple[int, ...]) -> Walk:
     images, height, width, channels = image
     _, out_height, out_width, columns = out
     depth = channels // g.groups
-    whole_rows = depth < RUN_BELOW and g.groups == 1 and (g.dilation[1] == 1 or g.kernel[1] == 1)
+    whole_rows = depth < RUN_BELOW and g.groups == 1 and g.dilation[1] == 1 and g.kernel[1] * depth <= LONGEST_RUN
     run = g.kernel[1] if whole_rows else 1
     units = [
         Unit(i * g.dilation[0] - g.padding[0], j * g.dilation[1] - g.padding[1], (i * g.kernel[1] + j) * depth)

@@ -3,8 +3,8 @@
 An epilogue is pure data, `(kinds, steps)`, or `()` for none. `kinds` are the further operands: "column" (one number per
 output column, as a bias), "full" (an array like the output, as a residual), "scalar" (one number). Values are numbered:
 0 is the sum, then the operands, then the result of each step; the last step's result is stored. A step is
-`(op name, operands)` or `(op name, operands, attributes)`: an operand is a value's number, or a Python number in a tuple of
-one, `(0.5,)`; attributes are (name, value) pairs. The op's body comes from its record in `nd`.
+`(op name, operands)` or `(op name, operands, attributes)`: an operand is a value's number, or a Python number in a
+tuple of one, `(0.5,)`; attributes are (name, value) pairs. The op's body comes from its record in `nd`.
 
     ADD_BIAS_RELU = (("column",), (("add", (0, 1)), ("relu", (2,))))
 
@@ -39,7 +39,7 @@ def checked(epilogue: Epilogue) -> Epilogue:
         known = 1 + len(kinds) + i
         for operand in step[1]:
             if not isinstance(operand, tuple) and not 0 <= operand < known:
-                raise ValueError(f"epilogue: step {i} ({step[0]}) reads value {operand}, but only {known} values stand before it")
+                raise ValueError(f"epilogue: step {i} ({step[0]}) reads value {operand} of the {known} before it")
     return (tuple(kinds), tuple(steps))
 
 

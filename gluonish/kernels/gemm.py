@@ -1,9 +1,8 @@
 """Matrix products: out[M, N] = epilogue(op(left) @ op(right)), where op may transpose.
 
-The right operand is packed first by its own kernel (`packing.py`), so that a weight is packed once for each version of it.
-
-Outputs must not share memory with inputs: partial sums stand in the output between blocks of K. The sum over K runs in one
-order whatever the number of threads and tiles.
+The right operand is packed first by its own kernel (`packing.py`), so that a weight is packed once for each version of
+it. Outputs must not share memory with inputs: partial sums stand in the output between blocks of K. The sum over K runs
+in one order whatever the number of threads and tiles.
 
 Deliberately not here: convolutions (`conv.py`), any strides but row-major ones.
 """
@@ -52,9 +51,7 @@ def matmul(args, begin, end):
 """
 
 
-def matmul_kernel(
-    dtype: str, transpose_a: bool = False, epilogue: Epilogue = (), batched: bool = False
-) -> Kernel:
+def matmul_kernel(dtype: str, transpose_a: bool = False, epilogue: Epilogue = (), batched: bool = False) -> Kernel:
     """out = epilogue(op(left) @ right).
 
     Inputs: left, right, the epilogue's operands. Output: out.
@@ -89,8 +86,8 @@ def matmul_kernel(
 def _rows_of_tile(m: int, n: int, k: int, batch: int, dtype: str) -> int:
     """Rows of one tile of the pool; it has one panel of columns.
 
-    At most ROWS, so that a tile's part of left stays in the second cache; fewer where there would be few tiles, as long as
-    each is worth a thread's while.
+    At most ROWS, so that a tile's part of left stays in the second cache; fewer where there would be few tiles, as long
+    as each is worth a thread's while.
     """
     tile = tile_of(dtype)
     wanted = min(TILES, max(1, 2 * m * n * k * batch // WORTH))

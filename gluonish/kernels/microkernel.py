@@ -7,14 +7,14 @@ only in where left[r, k] lies, so the caller says it by tables of int64:
 
 walk "taps": k runs over taps and, within each, over `depth` steps. The table has MR addresses for each tap, from which
     left moves by `left_step` bytes a step; `starts` has the row of the right operand at which each tap begins. A matrix
-    product is one tap; a convolution has one for each weight position, with the address of zeros where the window leaves
-    the image; a transposed left operand has neighbouring numbers as its MR addresses and a row as its step.
+    product is one tap; a convolution has one for each weight position, with the address of zeros where the window
+    leaves the image; a transposed left operand has neighbouring numbers as its MR addresses and a row as its step.
 walk "pairs": the table has for each k the address of a left and of a right row; row r of the tile takes the number
     `shifts[r]` bytes into the left row. Weight gradients need it: there k is a pixel.
 
-`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows repeats the last one in all tables:
-it is computed again and stored to the same place, so there are no branches on rows. Missing columns are masked. For every
-number of vectors up to NR there is one internal function, so a narrow output does not pay for a wide one.
+`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows repeats the last one in all
+tables: it is computed again and stored to the same place, so there are no branches on rows. Missing columns are masked.
+For every number of vectors up to NR's there is one internal function, so a narrow output does not pay for a wide one.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
 """

@@ -1,8 +1,8 @@
 """Packing: the right operand of a contraction laid out as its microkernel reads it.
 
-Packed layout of a [K, N] matrix: panels of NR columns one after the other (NR as `tiling.tile_of` says); a panel is K rows
-of NR numbers. The last panel is only as wide as whole vectors need, and its missing columns are zeros. So panel j begins
-at j * K * NR numbers, and the whole has K * round_up(N, lanes). The layout depends on the target.
+Packed layout of a [K, N] matrix: panels of NR columns one after the other (NR as `tiling.tile_of` says); a panel is K
+rows of NR numbers. The last panel is only as wide as whole vectors need, and its missing columns are zeros. So panel j
+begins at j * K * NR numbers, and the whole has K * round_up(N, lanes). The layout depends on the target.
 
 Convolution weights (kh, kw, cin / groups, cout) are such a matrix for each group, one after the other. Forward, K is
 (kh, kw, cin) and N is cout; for the data gradient, K is (kh, kw, cout) and N is cin.
@@ -51,7 +51,8 @@ TRANSPOSE = """
         for k in range(k_begin, k_end, {VL}):
             for c in range(0, columns, {VL}):
                 transpose(source + ((column + c) * step + k) * {size}, step * {size},
-                          panel + (k * width + c) * {size}, width * {size}, min({VL}, columns - c), min({VL}, k_end - k))
+                          panel + (k * width + c) * {size}, width * {size},
+                          min({VL}, columns - c), min({VL}, k_end - k))
 """
 
 
@@ -178,5 +179,5 @@ def _plan(
 def _weight_sizes(weight: tuple[int, ...], groups: int) -> tuple[int, int, int]:
     kh, kw, cin, cout = weight
     if cout % groups:
-        raise ValueError(f"convolution weights of shape {weight} have {cout} output channels, not a multiple of {groups} groups")
+        raise ValueError(f"convolution weights {weight}: {cout} output channels do not divide into {groups} groups")
     return kh * kw, cin, cout // groups

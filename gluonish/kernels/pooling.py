@@ -2,8 +2,8 @@
 
 Windows are cut at the border of the image. Padding counts in an average only if `count_include_pad`, and then as far as
 the padding goes: a window that hangs over it (as the last one may when the output's size is rounded up) counts what
-lies in the image and its padding. The gradient of a maximum goes to the first one in the window, row by row, or to its first
-NaN; it is found again from the image, so there is no array of indices.
+lies in the image and its padding. The gradient of a maximum goes to the first one in the window, row by row, or to its
+first NaN; it is found again from the image, so there is no array of indices.
 
 Deliberately not here: global pooling, which is a reduction; rounding of output sizes, which the caller's shapes decide.
 """

@@ -2,9 +2,10 @@
 
     out[i, j, c, o] = sum over n, y, x of image[n, y * sy + i * dy - py, x * sx + j * dx - px, c] * gradient[n, y, x, o]
 
-A tile has one unit (a tap, or a whole row of taps where images have few channels), some of its rows of the gradient, and one
-panel of output channels. For blocks of pixels it lists the addresses of image and gradient where the tap lies in
-the image (others add nothing), and the microkernel walks that list for each of its rows. Partial sums stand in the output.
+A tile has one unit (a tap, or a whole row of taps where images have few channels), some of its rows of the gradient,
+and one panel of output channels. For blocks of pixels it lists the addresses of image and gradient where the tap lies
+in the image (others add nothing), and the microkernel walks that list for each of its rows. Partial sums stand in the
+output.
 
 Deliberately not here: the bias gradient, which is a plain reduction.
 """

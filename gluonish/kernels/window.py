@@ -5,11 +5,11 @@
 No array of patches and no padded copy is made: for a block of output pixels, tables of row addresses are built on the
 stack, with the address of zeros where a window leaves the image, and the microkernel walks them panel by panel.
 
-A unit is a tap of the window, or, where images have few channels, a whole row of taps (which lies together in memory); for
-a row of taps that only partly lies in the image, the row is copied to the stack with its zeros. The output is written in
-phases: a strided data gradient has one for each remainder of the position, each with the taps that reach it.
+A unit is a tap of the window, or, where images have few channels, a whole row of taps (which lies together in memory);
+a row of taps that only partly lies in the image is copied to the stack with its zeros. The output is written in phases:
+a strided data gradient has one for each remainder of the position, each with the taps that reach it.
 
-All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel serves every stride, padding and dilation.
+All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel serves every stride, padding, dilation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
-from gluonish.kernels.tiling import ceil_div, round_up, tile_of
+from gluonish.kernels.tiling import Tile, ceil_div, round_up, tile_of
 
 TABLE = 2048  # addresses in the table of a block of pixels: 16 KB
 PATCH = 32768  # bytes for copied rows of taps
@@ -178,33 +178,51 @@ def source_of(dtype: str, epilogue: Epilogue) -> tuple[str, tuple[External, ...]
 def plan_of(walk: Walk, dtype: str) -> Plan:
     """The scalars and tiles of a walk."""
     tile = tile_of(dtype)
-    width = min(tile.columns, round_up(walk.columns, tile.lanes)) * tile.size  # bytes of a panel's row
-    depth = walk.depth * walk.run
-    units = max((len(phase.units) for phase in walk.phases), default=0)
-    depth_block = min(depth, ZEROS // tile.size)
-    depth_block = ceil_div(depth, ceil_div(depth, depth_block)) if depth else 1
-    unit_block = max(1, min(units, PANEL // max(1, width * depth_block), TABLE // tile.rows))
-    if unit_block < units:
-        unit_block = ceil_div(units, ceil_div(units, unit_block))
-    pixels = min(PIXELS, TABLE // unit_block)
-    if walk.run > 1:
-        pixels = min(pixels, PATCH // (unit_block * depth * tile.size))
     panels = walk.groups * ceil_div(walk.columns, tile.columns)
-    most = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
-    work = 2 * most * max(units, 1) * depth * walk.columns * walk.groups
-    blocks = ceil_div(min(TILES, max(1, work // WORTH)), max(1, panels * len(walk.phases)))
-    pixels = min(pixels // tile.rows * tile.rows, round_up(max(1, ceil_div(most, blocks)), tile.rows))
-    pixels = max(pixels, tile.rows)
+    unit_block, depth_block = _blocks_of_sum(walk, tile)
+    pixels = _pixels_of_block(walk, tile, unit_block, panels)
     phases: list[int] = []
-    offsets: list[int] = []
+    units: list[int] = []
     tiles = 0
     for phase in walk.phases:
-        first = len(offsets) // 3
+        first = len(units) // 3
         for unit in phase.units:
-            offsets += [unit.y, unit.x, unit.start]
+            units += [unit.y, unit.x, unit.start]
         phases += [phase.height, phase.width, phase.offset, phase.y_step, phase.x_step]
-        phases += [first, len(offsets) // 3, tiles]
+        phases += [first, len(units) // 3, tiles]
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
-    return Plan((*fixed, *phases, *offsets), tiles)
+    return Plan((*fixed, *phases, *units), tiles)
+
+
+def _blocks_of_sum(walk: Walk, tile: Tile) -> tuple[int, int]:
+    """Units and steps of a unit in one block of the sum: what of a panel stays in the second cache."""
+    width = min(tile.columns, round_up(walk.columns, tile.lanes)) * tile.size  # bytes of a panel's row
+    depth, units = max(walk.depth * walk.run, 1), _most_units(walk)
+    depth_block = _even(depth, ZEROS // tile.size)
+    limit = min(PANEL // max(1, width * depth_block), TABLE // tile.rows)
+    if walk.run > 1:
+        limit = min(limit, PATCH // (tile.rows * depth * tile.size))
+    return _even(units, max(limit, 1)), depth_block
+
+
+def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:
+    """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles."""
+    depth, units = max(walk.depth * walk.run, 1), _most_units(walk)
+    pixels = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
+    wanted = min(TILES, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
+    block = ceil_div(pixels, ceil_div(wanted, max(1, panels * len(walk.phases))))
+    most = min(PIXELS, TABLE // unit_block)
+    if walk.run > 1:
+        most = min(most, PATCH // (unit_block * depth * tile.size))
+    return min(round_up(max(block, 1), tile.rows), most // tile.rows * tile.rows)
+
+
+def _most_units(walk: Walk) -> int:
+    return max((len(phase.units) for phase in walk.phases), default=0) or 1
+
+
+def _even(whole: int, most: int) -> int:
+    """The size of equal parts of `whole`, each at most `most`."""
+    return ceil_div(whole, ceil_div(whole, most))

@@ -3,8 +3,10 @@
 One namespace: the Python array API's names, NumPy's well-known aliases, functions of neural networks.
 """
 
-from gluonish.nd import methods  # noqa: F401  (puts operators and methods on NDArray)
-from gluonish.nd import random
+from gluonish.nd import (
+    methods,  # puts operators and methods on NDArray
+    random,
+)
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import (
     arange,

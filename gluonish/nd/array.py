@@ -146,7 +146,7 @@ class NDArray:
         """
         data = self._values("item()")
         if data.size != 1:
-            raise ValueError(f"item() needs an array of one element, got shape {shape_text(self.shape)} ({user_line()})")
+            raise ValueError(f"item() needs one element, got shape {shape_text(self.shape)} ({user_line()})")
         return data.item()
 
     asscalar = item
@@ -185,7 +185,7 @@ class NDArray:
         text = np.array2string(data, separator=", ", threshold=200, prefix="array(")
         return f"array({text}, shape={data.shape}, dtype={data.dtype})"
 
-    # --- gradients -----------------------------------------------------------------------------------------------------
+    # --- gradients ---------------------------------------------------------------------------------------------------
     def attach_grad(self, grad_req: str = "write") -> None:
         """Asks `backward` for this array's gradient: "write" replaces it each time, "add" accumulates, "null" forgets.
 
@@ -230,7 +230,7 @@ class NDArray:
         out._version = self._version
         return out
 
-    # --- writing ---------------------------------------------------------------------------------------------------------
+    # --- writing -----------------------------------------------------------------------------------------------------
     def __setitem__(self, key: Any, value: Any) -> None:
         trace = dispatch.state.trace
         if trace is not None:

@@ -118,11 +118,16 @@ def grad(
 
 
 def _unshared(pairs: list[tuple[NDArray, Any]], seeds: Sequence[Any]) -> list[tuple[NDArray, Any]]:
-    """Copies gradients that share memory with one another or with a head gradient, or that cannot be written."""
+    """Copies gradients that share memory with one another or with a head gradient, or that cannot be written.
+
+    Not under `create_graph`: there a copy would not be the head gradient that a further walk may start from.
+    """
+    if state.recording:
+        return pairs
     taken = {id(seed._version) for seed in seeds if seed is not None}
     out = []
     for array, value in pairs:
-        if value is not None and value._entry is None and isinstance(value._data, np.ndarray):
+        if value is not None and isinstance(value._data, np.ndarray):
             if id(value._version) in taken or not value._data.flags.writeable:
                 value = NDArray(value._data.copy())
             taken.add(id(value._version))
@@ -216,7 +221,7 @@ def _check_head(head: NDArray, seed: Any) -> None:
             f"from an array with attach_grad(); wrap the computation in `with autograd.record():` ({user_line()})"
         )
     if head.dtype.kind != "f":
-        raise TypeError(f"backward: the head is {head.dtype}, only floating-point arrays have gradients ({user_line()})")
+        raise TypeError(f"backward: the head is {head.dtype}, only floating-point have gradients ({user_line()})")
     if seed is not None and not same_shape(seed.shape, head.shape):
         raise ValueError(
             f"backward: the head gradient has shape {shape_text(seed.shape)}, the head {shape_text(head.shape)} "

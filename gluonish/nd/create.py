@@ -36,7 +36,7 @@ def as_dtype(dtype: Any, default: np.dtype | None = None) -> np.dtype:
         found = None
     if found is None or found.name not in DTYPES:
         raise TypeError(f"dtype {dtype!r} is not supported; use one of {', '.join(DTYPES)} ({user_line()})")
-    return found
+    return DTYPES[found.name]  # in the byte order of this machine
 
 
 def array(source: Any, dtype: Any = None, device: Device | None = None, ctx: Device | None = None) -> NDArray:
@@ -57,17 +57,14 @@ def array(source: Any, dtype: Any = None, device: Device | None = None, ctx: Dev
     except TypeError:
         own = own or False
     try:
-        data = np.array(source)
+        data = np.array(source, order="C")
     except ValueError as error:
         raise ValueError(f"array: the nested lists do not form a regular shape: {error} ({user_line()})") from None
     if data.dtype.kind not in "biuf":
         raise TypeError(f"array: cannot make numbers of {type(source).__name__} {source!r:.60} ({user_line()})")
-    if dtype is not None:
-        data = data.astype(as_dtype(dtype))
-    elif not own and data.dtype == np.float64:
-        data = data.astype(np.float32)
-    as_dtype(data.dtype)
-    return NDArray(np.ascontiguousarray(data).reshape(data.shape))
+    if dtype is None:
+        dtype = np.float32 if not own and data.dtype == np.float64 else data.dtype
+    return NDArray(data.astype(as_dtype(dtype), copy=False))
 
 
 def _shape(shape: Any) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,11 @@ import numpy as np
 if TYPE_CHECKING:
     from gluonish.nd.array import NDArray
     from gluonish.nd.op import Op
+
+
+# Inf and NaN are answers here, not accidents. Ops silence NumPy's warnings about them (op.quiet), but for the few whose
+# forward is a bare NumPy function, called from this module: there the silence must cost nothing.
+warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"gluonish\.nd\.dispatch")
 
 
 class State(threading.local):
@@ -59,9 +65,9 @@ def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> N
 def note(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], out: NDArray) -> None:
     """Puts one op on the tape if a gradient can flow through it.
 
-    A tape entry is the tuple (order, op, inputs, attrs, (data, version) of the output, sum of the versions of inputs and
-    output, index of the output). Entries refer only backwards, so a tape nobody needs any more is freed like any other
-    object.
+    A tape entry is the tuple (order, op, inputs, attrs, (data, version) of the output, sum of the versions of inputs
+    and output, index of the output). Entries refer only backwards, so a tape nobody needs any more is freed like any
+    other object.
     """
     versions = out._version[0]
     wanted = False

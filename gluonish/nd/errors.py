@@ -33,4 +33,4 @@ def user_line() -> str:
 
 def shape_text(shape: Iterable[Any]) -> str:
     """A shape as an error prints it: `(2, 3)`."""
-    return "(" + ", ".join(str(getattr(s, "hint", s)) for s in shape) + ")"
+    return str(tuple(getattr(s, "hint", s) for s in shape))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -43,38 +43,40 @@ class FileError(ValueError):
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A binary file to write that takes the place of `path` only once it is whole; if writing fails, the old file stays."""
+    """A binary file that takes the place of `path` only once it is written whole; until then the old file stays."""
     path = Path(path)
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror} ({user_line()})") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with open(beside, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
+        os.replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            beside.unlink()
         if isinstance(error, OSError):
-            raise OSError(error.errno, f"cannot write {path}: {error.strerror}; what was there is untouched ({user_line()})") from None
+            text = f"cannot write {path}: {error.strerror}; what was there is untouched ({user_line()})"
+            raise OSError(error.errno, text) from None
         raise
 
 
-def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None) -> None:
+def save(
+    path: str | os.PathLike[str], arrays: Mapping[str, NDArray], metadata: Mapping[str, str] | None = None
+) -> None:
     """Writes named arrays; the old file stays if that fails.
 
-    Raises: OSError if the file cannot be written; TypeError for a dtype the format lacks.
+    Raises: OSError if the file cannot be written; TypeError for a dtype the format lacks, for a name that is not text
+    or for metadata that are not text by text.
     """
+    if not all(isinstance(text, str) for pair in (metadata or {}).items() for text in pair):
+        raise TypeError(f"save: metadata must be text by text, got {metadata!r:.100} ({user_line()})")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     blobs = []
     offset = 0
     for name, array in arrays.items():
+        if not isinstance(name, str) or name == "__metadata__" or not isinstance(array, NDArray):
+            raise TypeError(f"save: cannot store a {type(array).__name__} under the name {name!r} ({user_line()})")
         data = np.ascontiguousarray(array._values("save"))
         if data.dtype.name not in _NAMES:
             raise TypeError(f"save: {name!r} has dtype {data.dtype}, which the file format lacks ({user_line()})")
@@ -90,13 +92,13 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, NDArray], metadata: 
     with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for data in blobs:
-            file.write(data.data if data.size else b"")
+            file.write(data.reshape(-1).view(np.uint8).data)
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, NDArray]:
     """Reads all arrays of a file, by name.
 
-    Raises: FileNotFoundError; FileError for a damaged, truncated or foreign file.
+    Raises: FileNotFoundError and other OSErrors; FileError for a damaged, truncated or foreign file.
     """
     return load_with_metadata(path)[0]
 
@@ -106,14 +108,16 @@ def load_with_metadata(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray]
     path = Path(path)
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path} ({user_line()})") from None
+    except OSError as error:
+        raise type(error)(error.errno, f"cannot read {path}: {error.strerror} ({user_line()})") from None
     header, start = _header(path, content)
     metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
-        raise _damaged(path, "its metadata is not a table")
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise _damaged(path, "its metadata are not text by text")
+    entries = {name: _entry(path, name, entry) for name, entry in header.items()}
+    _check_cover(path, entries, len(content) - start)
     body = memoryview(content)[start:]
-    return {name: NDArray(_read(path, name, entry, body)) for name, entry in header.items()}, metadata
+    return {name: NDArray(_values(body, *entry)) for name, entry in entries.items()}, metadata
 
 
 def _damaged(path: Path, what: str) -> FileError:
@@ -127,33 +131,54 @@ def _header(path: Path, content: bytes) -> tuple[dict[str, Any], int]:
     if length > min(_HEADER_LIMIT, len(content) - 8):
         raise _damaged(path, f"its header claims {length} bytes, the file has {len(content)}")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = json.loads(content[8 : 8 + length].decode(), object_pairs_hook=_table)
     except (ValueError, RecursionError):
-        raise _damaged(path, "its header is not JSON") from None
+        raise _damaged(path, "its header is not JSON, or names something twice") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is not a table")
     return header, 8 + length
 
 
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name appears twice")
+    return table
+
+
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _read(path: Path, name: str, entry: Any, body: memoryview) -> np.ndarray:
+def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, list[int], int, int]:
+    """Dtype, shape, begin and end of one array, checked as far as the entry alone can tell."""
     try:
         code, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
         raise _damaged(path, f"the entry of {name!r} is incomplete") from None
-    if code not in _CODES:
+    if not isinstance(code, str) or code not in _CODES:
         raise _damaged(path, f"{name!r} has the unknown dtype {code!r}")
-    if not isinstance(shape, list) or not all(_whole(s) for s in shape) or not _whole(begin) or not _whole(end):
+    if not isinstance(shape, list) or len(shape) > 32 or not all(_whole(s) for s in [*shape, begin, end]):
         raise _damaged(path, f"the shape or place of {name!r} is not made of whole numbers")
     dtype = np.dtype(_CODES[code])
     count = 1
     for size in shape:
         count *= size
-    if end < begin or end - begin != count * dtype.itemsize:
+    if end - begin != count * dtype.itemsize:
         raise _damaged(path, f"{name!r} needs {count * dtype.itemsize} bytes, its entry says {end - begin}")
-    if end > len(body):
-        raise _damaged(path, f"{name!r} ends at byte {end}, the data have {len(body)}")
+    return dtype, shape, begin, end
+
+
+def _check_cover(path: Path, entries: Mapping[str, tuple[np.dtype, list[int], int, int]], length: int) -> None:
+    """The arrays lie side by side and fill the data: no byte is used twice, none is left over."""
+    reached = 0
+    for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if begin != reached:
+            raise _damaged(path, f"{name!r} begins at byte {begin}, the array before it ends at {reached}")
+        reached = end
+    if reached != length:
+        raise _damaged(path, f"its arrays need {reached} bytes, the data have {length}")
+
+
+def _values(body: memoryview, dtype: np.dtype, shape: list[int], begin: int, end: int) -> np.ndarray:
     return np.frombuffer(body[begin:end], dtype).reshape(shape).copy()

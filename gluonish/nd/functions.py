@@ -5,6 +5,7 @@ Deliberately not here: anything with a gradient rule of its own (that is an op) 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,11 +15,11 @@ from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import array, as_dtype, ones_like
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import BOOL, INDEX
+from gluonish.nd.op import BOOL, FLOAT, INDEX
 from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.contract import matmul_op
 from gluonish.nd.ops.gather import pick_op, take_op
-from gluonish.nd.ops.move import broadcast_op, concat_op, index_op, normal_axis, permute_op, reshape_op
+from gluonish.nd.ops.move import broadcast_op, concat_op, index_op, normal_axis, permute_op, place_op, reshape_op
 from gluonish.nd.ops.reduce import (
     argmax_op,
     argmin_op,
@@ -30,12 +31,13 @@ from gluonish.nd.ops.reduce import (
     sum_op,
     truth,
 )
-from gluonish.nd.size import product, same
+from gluonish.nd.size import product, same, same_shape
 
 Array = NDArray
+HALF = np.dtype("float16")
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------------
+# --- shapes ----------------------------------------------------------------------------------------------------------
 def reshape(x: Array, *shape: Any) -> Array:
     """The same elements in another shape; one dimension may be -1."""
     wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
@@ -44,6 +46,8 @@ def reshape(x: Array, *shape: Any) -> Array:
 
 def flatten(x: Array) -> Array:
     """Shapes: (N, ...) -> (N, product of the rest), as in Gluon."""
+    if x.ndim == 0:
+        raise ValueError(f"flatten: needs at least one dimension, got {x.spec} ({user_line()})")
     return reshape_op(x, shape=(x.shape[0], product(x.shape[1:])))
 
 
@@ -99,7 +103,7 @@ def concat(arrays: Sequence[Array], axis: int = 0) -> Array:
 
 def stack(arrays: Sequence[Array], axis: int = 0) -> Array:
     """Arrays joined along a new axis."""
-    return concat([expand_dims(x, axis) for x in arrays], axis if axis >= 0 else axis)
+    return concat([expand_dims(x, axis) for x in _same_dtype("stack", arrays)], axis)
 
 
 def split(x: Array, sections: int | Sequence[int], axis: int = 0) -> list[Array]:
@@ -131,7 +135,7 @@ def repeat(x: Array, repeats: int, axis: int) -> Array:
 def tile(x: Array, reps: Any) -> Array:
     """The whole array repeated `reps` times along each axis."""
     reps = tuple(reps) if isinstance(reps, (tuple, list)) else (reps,)
-    rank = max(len(reps), x.ndim)
+    rank = builtins.max(len(reps), x.ndim)
     reps = (1,) * (rank - len(reps)) + reps
     shape = (1,) * (rank - x.ndim) + tuple(x.shape)
     pairs = reshape_op(x, shape=tuple(s for size in shape for s in (1, size)))
@@ -141,15 +145,14 @@ def tile(x: Array, reps: Any) -> Array:
 
 def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
     """`value` added around x: widths is a (before, after) pair per dimension."""
-    if len(widths) != x.ndim:
+    if len(widths) != x.ndim or builtins.any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: {x.ndim} dimensions need {x.ndim} (before, after) pairs, got {widths} ({user_line()})")
-    from gluonish.nd.ops.move import place_op
-
     shape = tuple(before + size + after for (before, after), size in zip(widths, x.shape))
     key = tuple(slice(before, before + size) for (before, _), size in zip(widths, x.shape))
+    placed = place_op(x, shape=shape, key=key)
     if value == 0:
-        return place_op(x, shape=shape, key=key)
-    return place_op(x - value, shape=shape, key=key) + value
+        return placed
+    return e.where(place_op(ones_like(x, BOOL), shape=shape, key=key), placed, value)
 
 
 def _same_dtype(name: str, arrays: Sequence[Any]) -> list[Array]:
@@ -159,18 +162,18 @@ def _same_dtype(name: str, arrays: Sequence[Any]) -> list[Array]:
     return list(concat_op.prepared(arrays))
 
 
-# --- indexing -------------------------------------------------------------------------------------------------------------
+# --- indexing --------------------------------------------------------------------------------------------------------
 def getitem(x: Array, key: Any) -> Array:
     """NumPy indexing: ints, slices, None, Ellipsis (views), integer arrays (copies), boolean masks (eager only)."""
     parts = key if isinstance(key, tuple) else (key,)
-    if any(isinstance(p, (NDArray, np.ndarray, list)) for p in parts):
+    if builtins.any(isinstance(p, (NDArray, np.ndarray, list)) for p in parts):
         return _index_by_arrays(x, parts)
     return index_op(x, key=_full_key(x, parts))
 
 
 def _full_key(x: Array, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    given = sum(1 for p in parts if p is not None and p is not Ellipsis)
-    if given > x.ndim or sum(1 for p in parts if p is Ellipsis) > 1:
+    given = builtins.sum(1 for p in parts if p is not None and p is not Ellipsis)
+    if given > x.ndim or builtins.sum(1 for p in parts if p is Ellipsis) > 1:
         raise IndexError(f"index {parts} has too many parts for shape {shape_text(x.shape)} ({user_line()})")
     out: list[Any] = []
     for p in parts:
@@ -186,11 +189,13 @@ def _full_key(x: Array, parts: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _index_by_arrays(x: Array, parts: tuple[Any, ...]) -> Array:
-    arrays = [dispatch.as_array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts]
+    arrays = [_index_array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts]
     if len(arrays) == 1 and arrays[0].dtype == BOOL:
         return _select_by_mask(x, arrays[0])
-    if any(not isinstance(a, NDArray) and not isinstance(a, int) for a in arrays):
+    if builtins.any(not isinstance(a, (NDArray, int, np.integer)) for a in arrays):
         raise IndexError(f"mixing slices and index arrays is not supported; use nd.take(x, i, axis) ({user_line()})")
+    if builtins.any(isinstance(a, bool) or getattr(a, "dtype", INDEX).kind not in "iu" for a in arrays):
+        raise IndexError(f"index arrays must be integers, a mask must come alone ({user_line()})")
     if len(arrays) > x.ndim:
         raise IndexError(f"{len(arrays)} index arrays for {x.ndim} dimensions ({user_line()})")
     if len(arrays) == 1:
@@ -198,20 +203,25 @@ def _index_by_arrays(x: Array, parts: tuple[Any, ...]) -> Array:
     sizes = x.shape[: len(arrays)]
     flat: Any = 0
     for index, size in zip(arrays, sizes):  # x[i, j] is row i * J + j of x with its leading dimensions merged
-        flat = flat * size + in_range(dispatch.as_array(index), size)
+        flat = flat * size + in_range(dispatch.as_array(index).astype(INDEX), size)
     merged = reshape_op(x, shape=(product(sizes), *x.shape[len(arrays) :]))
     return take_op(merged, flat, axis=0)
 
 
+def _index_array(values: Any) -> Array:
+    found = dispatch.as_array(values)
+    return found.astype(INDEX) if isinstance(values, list) and found.size == 0 else found  # NumPy makes floats of []
+
+
 def in_range(indices: Array, size: Any) -> Array:
-    """Non-negative indices; out-of-range ones become one that `take` refuses."""
+    """Non-negative int64 indices; out-of-range ones become one that `take` refuses."""
     wrapped = e.where(indices < 0, indices + size, indices)
-    return e.where((wrapped < 0) | (wrapped >= size), np.iinfo(np.int32).max, wrapped)
+    return e.where((wrapped < 0) | (wrapped >= size), 2**31 - 1, wrapped)
 
 
 def _select_by_mask(x: Array, mask: Array) -> Array:
     places = np.flatnonzero(mask._values("boolean indexing (the shape depends on values)"))
-    if not all(same(a, b) for a, b in zip(mask.shape, x.shape)) or mask.ndim > x.ndim:
+    if mask.ndim > x.ndim or not same_shape(mask.shape, x.shape[: mask.ndim]):
         raise IndexError(f"mask {shape_text(mask.shape)} does not fit shape {shape_text(x.shape)} ({user_line()})")
     merged = reshape_op(x, shape=(mask.size, *x.shape[mask.ndim :]))
     return take_op(merged, array(places), axis=0)
@@ -244,21 +254,27 @@ def one_hot(indices: Any, depth: int, dtype: Any = None) -> Array:
     return unpick_op(ones_like(indices, as_dtype(dtype, np.dtype("float32"))), indices, size=depth)
 
 
-# --- reductions --------------------------------------------------------------------------------------------------------------
+# --- reductions ------------------------------------------------------------------------------------------------------
 def _reduce(op: Any, x: Any, axis: Any, keepdims: bool) -> Array:
     x = dispatch.as_array(x)
     return op(x, axes=normal_axes(op.name, axis, x.ndim), keepdims=keepdims)
 
 
-def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
-    """The sum over the axes, all by default; bools count as int64."""
+def _counting(x: Any) -> Array:
+    """x with bools and small integers in 64 bits, so that adding them up does not overflow."""
     x = dispatch.as_array(x)
-    return _reduce(sum_op, x.astype(INDEX) if x.dtype == BOOL else x, axis, keepdims)
+    wide = {"b": INDEX, "i": INDEX, "u": np.dtype("uint64")}.get(x.dtype.kind)
+    return x if wide is None else x.astype(wide)
+
+
+def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
+    """The sum over the axes, all by default; bools and integers add up in 64 bits."""
+    return _reduce(sum_op, _counting(x), axis, keepdims)
 
 
 def prod(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
-    """The product over the axes, all by default."""
-    return _reduce(prod_op, x, axis, keepdims)
+    """The product over the axes, all by default; bools and integers in 64 bits."""
+    return _reduce(prod_op, _counting(x), axis, keepdims)
 
 
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A001
@@ -274,16 +290,20 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A00
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
     """The mean over the axes, all by default; NaN if there are no elements."""
     x = dispatch.as_array(x)
+    if x.dtype == HALF:  # a sum of many would overflow
+        return mean(x.astype(FLOAT), axis, keepdims).astype(HALF)
     axes = normal_axes("mean", axis, x.ndim)
-    return _reduce(sum_op, x, axes, keepdims) / product(x.shape[a] for a in axes)
+    return sum(x, axes, keepdims) / product(x.shape[a] for a in axes)
 
 
 def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
     """The variance over the axes: the mean of the squared distance from the mean (in two passes)."""
     x = dispatch.as_array(x)
+    if x.dtype == HALF:
+        return var(x.astype(FLOAT), axis, keepdims, correction).astype(HALF)
     axes = normal_axes("var", axis, x.ndim)
     distance = x - mean(x, axes, True)
-    return _reduce(sum_op, distance * distance, axes, keepdims) / (product(x.shape[a] for a in axes) - correction)
+    return sum(distance * distance, axes, keepdims) / (product(x.shape[a] for a in axes) - correction)
 
 
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
@@ -315,7 +335,8 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Array:
 def _arg(op: Any, x: Any, axis: int | None, keepdims: bool) -> Array:
     x = dispatch.as_array(x)
     if axis is None:
-        return op(reshape_op(x, shape=(-1,)), axis=0)
+        out = op(reshape_op(x, shape=(product(x.shape),)), axis=0)
+        return reshape_op(out, shape=(1,) * x.ndim) if keepdims else out
     axis = normal_axis(op.name, axis, x.ndim)
     out = op(x, axis=axis)
     return expand_dims(out, axis) if keepdims else out
@@ -324,13 +345,14 @@ def _arg(op: Any, x: Any, axis: int | None, keepdims: bool) -> Array:
 def sum_to(x: Array, shape: tuple[Any, ...]) -> Array:
     """x summed over the dimensions that broadcasting had added or stretched from `shape`."""
     lead = x.ndim - len(shape)
-    stretched = [lead + i for i, s in enumerate(shape) if isinstance(s, int) and s == 1 and not same(x.shape[lead + i], 1)]
+    sizes = enumerate(shape, lead)
+    stretched = [i for i, s in sizes if isinstance(s, int) and s == 1 and not same(x.shape[i], 1)]
     if stretched or lead:
         x = sum_op(x, axes=(*range(lead), *stretched), keepdims=True)
     return reshape_op(x, shape=tuple(shape)) if lead else x
 
 
-# --- products ------------------------------------------------------------------------------------------------------------------
+# --- products --------------------------------------------------------------------------------------------------------
 def matmul(a: Any, b: Any) -> Array:
     """Matrix product by NumPy's rules: vectors too, leading dimensions broadcast."""
     a, b = dispatch.as_array(a), dispatch.as_array(b)
@@ -353,7 +375,7 @@ def dot(a: Any, b: Any) -> Array:
     return reshape_op(matmul_op(left, right), shape=(*a.shape[:-1], *b.shape[1:]))
 
 
-# --- small compositions ------------------------------------------------------------------------------------------------------------
+# --- small compositions ----------------------------------------------------------------------------------------------
 def clip(x: Any, low: Any = None, high: Any = None) -> Array:
     """x limited to [low, high]; None leaves a side open."""
     x = dispatch.as_array(x)

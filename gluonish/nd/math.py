@@ -1,7 +1,7 @@
 """The math namespace of op bodies, on NumPy arrays.
 
-An elementwise op has one definition, `body(m, *values)`. Here is the `m` of eager mode; `kernels/vector_math.py` has the
-`m` that emits vector instructions. Functions give the dtype of their arguments.
+An elementwise op has one definition, `body(m, *values)`. Here is the `m` of eager mode; `kernels/vector_math.py` has
+the `m` that emits vector instructions. Functions give the dtype of their arguments.
 
 Deliberately not here: anything that is not the same function of each element.
 """

@@ -72,7 +72,10 @@ def average_pool(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> NDArray:
-    """The mean of each window; padding counts as zeros unless told otherwise. Shapes: (N, C, H, W) -> (N, C, OH, OW)."""
+    """The mean of each window; padding counts as zeros unless told otherwise.
+
+    Shapes: (N, C, H, W) -> (N, C, OH, OW).
+    """
     _image("average_pool", x)
     window = _window(kernel, stride, pad, ceil_mode)
     out = average_pool_op(permute_op(x, axes=LAST), include_pad=count_include_pad, **window)

@@ -1,6 +1,6 @@
 """Op: one immutable record of everything about a primitive operation, and the registry of all of them.
 
-A record lives in exactly one file under `nd/ops/`. Everything else (eager evaluation, the tape, tracing, kernels, tests)
+A record lives in exactly one file under `nd/ops/`. Everything else (eager evaluation, tape, tracing, kernels, tests)
 reads it and knows no op by name. Every op has exactly one output.
 """
 
@@ -66,6 +66,7 @@ class Op:
     smooth: bool = True
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
+        """Applies the op: to NDArrays, and to anything that can become one."""
         return dispatch.bind(self, self.prepared(inputs), attrs)
 
     def __repr__(self) -> str:

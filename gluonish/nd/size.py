@@ -2,8 +2,8 @@
 
 A `Size` is a polynomial with integer coefficients over the sizes of the traced inputs; it also knows the value it had
 in the trace (its hint). Arithmetic stays symbolic, so one trace serves every batch size. Whatever forces a size to be
-a plain number (`range(n)`, `if n > 3:`) is answered from the hint and noted as a guard: the trace is then valid only for
-sizes that give the same answer. Sizes 0 and 1 are never symbolic, since broadcasting depends on them.
+a plain number (`range(n)`, `if n > 3:`) is answered from the hint and noted as a guard: the trace is then valid only
+for sizes that give the same answer. Sizes 0 and 1 are never symbolic, since broadcasting depends on them.
 
 Deliberately not here: solving or bounding (no answer is ever guessed beyond exact cancellation).
 """
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Union
+
+import numpy as np
 
 from gluonish.nd.errors import user_line
 
@@ -52,6 +54,7 @@ class SizeScope:
         return Size(self, {(name,): 1})
 
     def note(self, left: SizeLike, relation: str, right: SizeLike, holds: bool) -> None:
+        """Adds a guard, unless it is known."""
         key = (str(left), relation, str(right))
         if key not in self.guards:
             self.guards[key] = Guard(left, relation, right, holds, user_line())
@@ -132,28 +135,25 @@ class Size:
 
     __radd__, __rmul__ = __add__, __mul__
 
-    # --- questions: answered from the hint and noted as guards ---------------------------------------------------------
+    # --- questions: answered from the hint and noted as guards -------------------------------------------------------
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, (int, Size)):
-            return NotImplemented
-        return _ask(self, "==", other)
+        return _compare(self, "==", other)
 
     def __ne__(self, other: object) -> bool:
-        if not isinstance(other, (int, Size)):
-            return NotImplemented
-        return not _ask(self, "==", other)
+        equal = _compare(self, "==", other)
+        return equal if equal is NotImplemented else not equal
 
-    def __lt__(self, other: SizeLike) -> bool:
-        return _ask(self, "<", other)
+    def __lt__(self, other: Any) -> bool:
+        return _compare(self, "<", other)
 
-    def __ge__(self, other: SizeLike) -> bool:
-        return not _ask(self, "<", other)
+    def __le__(self, other: Any) -> bool:
+        return _compare(self, "<=", other)
 
-    def __le__(self, other: SizeLike) -> bool:
-        return _ask(self, "<=", other)
+    def __gt__(self, other: Any) -> bool:
+        return _compare(other, "<", self)
 
-    def __gt__(self, other: SizeLike) -> bool:
-        return not _ask(self, "<=", other)
+    def __ge__(self, other: Any) -> bool:
+        return _compare(other, "<=", self)
 
     def __bool__(self) -> bool:
         return not _ask(self, "==", 0)
@@ -177,6 +177,9 @@ class Size:
             parts.append("*".join(([str(factor)] if factor != 1 or not names else []) + names))
         text = " + ".join(parts)
         return f"({text})" if len(parts) > 1 else text
+
+
+_WHOLE = (int, np.integer, Size)
 
 
 def hint(size: SizeLike) -> int:
@@ -238,9 +241,7 @@ def checker(guards: Iterable[Guard], symbols: Iterable[str]) -> Callable[..., bo
 def _terms(value: Any) -> Mapping[Monomial, int] | None:
     if isinstance(value, Size):
         return value.terms
-    if isinstance(value, int) or hasattr(value, "__index__"):
-        return {(): int(value)}
-    return None
+    return {(): int(value)} if isinstance(value, (int, np.integer)) else None  # not for arrays: they know what to do
 
 
 def _sum(left: Mapping[Monomial, int], right: Mapping[Monomial, int]) -> dict[Monomial, int]:
@@ -259,8 +260,6 @@ def _simplest(scope: SizeScope, terms: Mapping[Monomial, int]) -> SizeLike:
     return Size(scope, kept)
 
 
-
-
 def _atom_value(atom: str, hints: Mapping[str, int]) -> int:
     value = hints.get(atom)
     return value if value is not None else int(eval(atom, {}, dict(hints)))  # noqa: S307 - own text only
@@ -274,15 +273,17 @@ def _product(numbers: Iterable[int]) -> int:
 
 
 def _divide(left: Any, right: Any, sign: str) -> Any:
-    if not isinstance(left, (int, Size)) or not isinstance(right, (int, Size)):
+    if not isinstance(left, _WHOLE) or not isinstance(right, _WHOLE):
         return NotImplemented
+    left, right = _plain(left), _plain(right)
     scope = left.scope if isinstance(left, Size) else right.scope
     quotient = _exact_quotient(scope, left, right)
     if quotient is not None:
         return quotient if sign == "//" else 0
     if hint(right) == 0:
         raise ZeroDivisionError(f"{left} {sign} {right}: the divisor is 0")
-    return _simplest(scope, {(f"({left} {sign} {right})",): 1})
+    divisor = f"({right})" if "*" in str(right) else str(right)  # a // 2*b would mean (a // 2) * b
+    return _simplest(scope, {(f"({left} {sign} {divisor})",): 1})
 
 
 def _exact_quotient(scope: SizeScope, left: SizeLike, right: SizeLike) -> SizeLike | None:
@@ -301,6 +302,19 @@ def _exact_quotient(scope: SizeScope, left: SizeLike, right: SizeLike) -> SizeLi
             return None
         out[tuple(rest)] = coefficient // factor
     return _simplest(scope, out)
+
+
+def _compare(left: Any, relation: str, right: Any) -> Any:
+    if isinstance(left, float) or isinstance(right, float):  # answered for this one size
+        a, b = float(left), float(right)
+        return a == b if relation == "==" else a < b if relation == "<" else a <= b
+    if not isinstance(left, _WHOLE) or not isinstance(right, _WHOLE):
+        return NotImplemented
+    return _ask(_plain(left), relation, _plain(right))
+
+
+def _plain(value: Any) -> SizeLike:
+    return value if isinstance(value, Size) else int(value)
 
 
 def _ask(left: SizeLike, relation: str, right: SizeLike) -> bool:

@@ -17,7 +17,7 @@ from gluonish.nd.ops.elementwise import broadcast_shapes
 from gluonish.nd.size import SizeLike
 
 
-# --- matmul -----------------------------------------------------------------------------------------------------------
+# --- matmul ----------------------------------------------------------------------------------------------------------
 def _matmul_rule(a: Spec, b: Spec) -> Spec:
     if len(a.shape) < 2 or len(b.shape) < 2:
         raise refuse("matmul", "both inputs need at least 2 dimensions", a, b)
@@ -55,7 +55,7 @@ matmul_op: Op = register(
     )
 )
 
-# --- convolution ---------------------------------------------------------------------------------------------------------
+# --- convolution -----------------------------------------------------------------------------------------------------
 Pair = tuple[int, int]
 
 
@@ -64,18 +64,18 @@ def window_size(size: SizeLike, kernel: SizeLike, stride: int, pad: int, dilatio
     return (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _conv_rule(x: Spec, w: Spec, stride: Pair, pad: Pair, dilation: Pair, groups: int) -> Spec:
+def _conv_rule(x: Spec, w: Spec, stride: Pair, pad: Pair, dilation: Pair, groups: int, op: str = "convolution") -> Spec:
     if len(x.shape) != 4 or len(w.shape) != 4:
-        raise refuse("convolution", "needs a 4-dimensional image batch and weight", x, w)
+        raise refuse(op, "needs a 4-dimensional image batch and weight", x, w)
     n, h, wd, c = x.shape
     kh, kw, per_group, out = w.shape
     if min(*stride, *dilation, groups) < 1 or min(pad) < 0 or any(isinstance(k, int) and k < 1 for k in (kh, kw)):
-        raise refuse("convolution", f"no window with stride {stride}, pad {pad}, dilation {dilation}", x, w)
+        raise refuse(op, f"no window with stride {stride}, pad {pad}, dilation {dilation}", x, w)
     if per_group * groups != c or out % groups != 0:
-        raise refuse("convolution", f"weight (HWIO) does not fit {c} channels in {groups} group(s)", x, w)
+        raise refuse(op, f"weight (HWIO) does not fit {c} channels in {groups} group(s)", x, w)
     oh, ow = (window_size(s, k, stride[i], pad[i], dilation[i]) for i, (s, k) in enumerate(((h, kh), (wd, kw))))
     if oh <= 0 or ow <= 0:
-        raise refuse("convolution", f"the window is larger than the image with padding {pad}", x, w)
+        raise refuse(op, f"the window is larger than the image with padding {pad}", x, w)
     return Spec((n, oh, ow, out), x.dtype)
 
 
@@ -112,7 +112,7 @@ def _data_gradient_rule(g: Spec, w: Spec, size: Pair, **a: Any) -> Spec:
     if len(g.shape) != 4 or len(w.shape) != 4:
         raise refuse("convolution_data_gradient", "needs a 4-dimensional gradient and weight", g, w)
     x = Spec((g.shape[0], *size, w.shape[2] * a["groups"]), g.dtype)
-    _fits("convolution_data_gradient", g, _conv_rule(x, w, **a).shape)
+    _fits("convolution_data_gradient", g, _conv_rule(x, w, **a, op="convolution_data_gradient").shape)
     return x
 
 
@@ -138,7 +138,7 @@ def _weight_gradient_rule(x: Spec, g: Spec, kernel: Pair, **a: Any) -> Spec:
     if len(x.shape) != 4 or len(g.shape) != 4:
         raise refuse("convolution_weight_gradient", "needs a 4-dimensional image batch and gradient", x, g)
     w = Spec((*kernel, x.shape[3] // a["groups"], g.shape[3]), x.dtype)
-    _fits("convolution_weight_gradient", g, _conv_rule(x, w, **a).shape)
+    _fits("convolution_weight_gradient", g, _conv_rule(x, w, **a, op="convolution_weight_gradient").shape)
     return w
 
 
@@ -194,7 +194,7 @@ conv_op = register(
         _conv_rule,
         (
             lambda g, y, x, w, **a: conv_data_gradient_op(g, w, size=(x.shape[1], x.shape[2]), **a),
-            lambda g, y, x, w, **a: conv_weight_gradient_op(x, g, kernel=(w.shape[0], w.shape[1]), **a),
+            lambda g, y, x, w, **a: conv_weight_gradient_op(x, g, kernel=(int(w.shape[0]), int(w.shape[1])), **a),
         ),
         accepts="float",
         doc="2-D convolution (cross-correlation). Shapes: x (N, H, W, C), w (KH, KW, C / groups, O) -> (N, OH, OW, O).",
@@ -209,7 +209,7 @@ conv_data_gradient_op: Op = register(
         _data_gradient_rule,
         (
             lambda h, y, g, w, size, **a: conv_op(h, w, **a),
-            lambda h, y, g, w, size, **a: conv_weight_gradient_op(h, g, kernel=(w.shape[0], w.shape[1]), **a),
+            lambda h, y, g, w, size, **a: conv_weight_gradient_op(h, g, kernel=(int(w.shape[0]), int(w.shape[1])), **a),
         ),
         accepts="float",
         doc="The gradient of a convolution with respect to its images; also the transposed convolution.",

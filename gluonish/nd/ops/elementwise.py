@@ -232,7 +232,7 @@ def _gelu_tanh_slope(x: Any) -> Any:
     return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * (_TANH_SCALE * (1 + 3 * 0.044715 * x * x))
 
 
-# --- rounding and predicates ------------------------------------------------------------------------------------------
+# --- rounding and predicates -----------------------------------------------------------------------------------------
 def _rounding(name: str, body: Body, doc: str) -> Op:
     return elementwise(name, body, accepts="number", doc=doc, smooth=False)
 
@@ -262,7 +262,7 @@ logical_or = _question("logical_or", lambda m, x, y: (x != 0) | (y != 0), "Wheth
 logical_xor = _question("logical_xor", lambda m, x, y: (x != 0) != (y != 0), "Whether exactly one is true.", 2)
 
 
-# --- choice and conversion: their dtype rules are their own -----------------------------------------------------------
+# --- choice and conversion: their dtype rules are their own ----------------------------------------------------------
 def _where_forward(condition: Any, x: Any, y: Any) -> Any:
     dtype = np.result_type(x, y) if hasattr(x, "dtype") or hasattr(y, "dtype") else np.dtype("float32")
     return np.where(condition, x, y).astype(dtype, copy=False)

@@ -19,7 +19,7 @@ def _draw(*shape: int) -> Any:
     return lambda rng: rng.standard_normal(shape).astype(np.float32)
 
 
-# --- reshape -----------------------------------------------------------------------------------------------------------
+# --- reshape ---------------------------------------------------------------------------------------------------------
 def complete_shape(total: SizeLike, shape: Shape, x: Any) -> Shape:
     """`shape` with its -1 filled in; raises where the sizes do not multiply to `total`."""
     unknown = [i for i, s in enumerate(shape) if isinstance(s, int) and s == -1]
@@ -52,7 +52,7 @@ reshape_op: Op = register(
 )
 
 
-# --- permute -------------------------------------------------------------------------------------------------------------
+# --- permute ---------------------------------------------------------------------------------------------------------
 def normal_axis(name: str, axis: int, rank: int) -> int:
     """A possibly negative axis as a number in range(rank)."""
     if not isinstance(axis, (int, np.integer)) or not -rank <= axis < rank:
@@ -82,7 +82,7 @@ permute_op: Op = register(
 )
 
 
-# --- broadcast -------------------------------------------------------------------------------------------------------------
+# --- broadcast -------------------------------------------------------------------------------------------------------
 def _broadcast_rule(x: Spec, shape: Shape) -> Spec:
     target = Spec(shape, x.dtype)
     out = broadcast_shapes("broadcast_to", x, target)
@@ -107,7 +107,7 @@ broadcast_op = register(
 )
 
 
-# --- basic indexing ----------------------------------------------------------------------------------------------------------
+# --- basic indexing --------------------------------------------------------------------------------------------------
 def _extent(part: slice, size: SizeLike) -> tuple[SizeLike, SizeLike, int, SizeLike]:
     """Start, stop, step and length of a slice over a dimension, without turning a symbolic size into a number."""
     step = 1 if part.step is None else int(part.step)
@@ -199,7 +199,7 @@ place_op: Op = register(
 )
 
 
-# --- concat and pad -----------------------------------------------------------------------------------------------------------
+# --- concat and pad --------------------------------------------------------------------------------------------------
 def _concat_rule(*xs: Spec, axis: int) -> Spec:
     total: SizeLike = 0
     for x in xs:

@@ -1,6 +1,6 @@
 """Random ops: pure functions of a key and of the element's position (counter-based generation).
 
-Element i of a draw with key (seed, offset) is word i % 4 of Philox4x32-10 at counter offset + i // 4 under that seed, so
+Element i of a draw with key (seed, offset) is word i % 4 of Philox4x32-10 at counter offset + i // 4 under that seed:
 eager mode, kernels, any number of threads and any order of evaluation give the same bits.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.

@@ -23,7 +23,7 @@ Axes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Reduction:
-    """How a loop reduces: start from `initial` (a float, "lowest" or "highest") and fold with the op named `combine`."""
+    """How a loop reduces: start from `initial` (a float, "lowest" or "highest") and fold with the op `combine`."""
 
     initial: float | str
     combine: str
@@ -84,13 +84,16 @@ def _reduction(
         return ufunc(x, axis=axes, keepdims=keepdims, dtype=wide).astype(x.dtype, copy=False)
 
     def rule(x: Spec, axes: Axes, keepdims: bool) -> Spec:
+        if any(a >= len(x.shape) for a in axes):
+            raise refuse(name, f"has no axes {axes}", x)
         if isinstance(initial, str) and any(x.shape[a] == 0 for a in axes):
             raise refuse(name, f"an empty dimension has no {name} (axes {axes})", x)
         return Spec(reduced_shape(x.shape, axes, keepdims), x.dtype)
 
     sample = _sample if isinstance(initial, str) else _empty_sample
     accepts = "any" if isinstance(initial, str) else "number"
-    return register(Op(name, "reduce", quiet(forward), rule, vjp, accepts=accepts, doc=doc, sample=sample, smooth=smooth))
+    more = {"accepts": accepts, "doc": doc, "sample": sample, "smooth": smooth}
+    return register(Op(name, "reduce", quiet(forward), rule, vjp, **more))  # type: ignore[arg-type]
 
 
 sum_op = _reduction(

@@ -1,0 +1,222 @@
+"""Trainer: applies an optimizer to a set of Parameters.
+
+All Parameters are updated by one function of their gradients and a few numbers, compiled once. It captures weights and
+states and writes them in place. Learning rate, weight decay and the like come in as an array, so a new value compiles
+nothing; a changed hyperparameter, lr_mult or grad_req makes a new function.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from gluonish.block import attributes, optimizer_states
+from gluonish.block.optimizer import Optimizer, create
+from gluonish.block.parameter import Parameter
+from gluonish.block.parameter_files import names
+from gluonish.nd import NDArray, autograd
+from gluonish.nd.dispatch import state
+from gluonish.nd.errors import user_line
+
+
+class _Plan:
+    """One compiled update: of which Parameters, and the arrays it works on."""
+
+    def __init__(self, trainer: Trainer, places: tuple[int, ...]) -> None:
+        self.places = places
+        self.parameters = [trainer.parameters[i] for i in places]
+        self.states = [trainer.states_of(i) for i in places]
+        self.optimizer = trainer.optimizer
+        wide = self.parameters[0].dtype == np.float64
+        self.numbers = np.zeros(4, np.float64 if wide else np.float32)  # lr, wd, rescale, correction
+        self.array = NDArray(self.numbers)
+        self.decays = self.optimizer.wd != 0
+        self.run = _compiled(self.update)
+
+    def update(self, grads: list[NDArray], numbers: NDArray) -> None:
+        """Writes new weights and states."""
+        lr, wd, rescale, correction = (numbers[i] for i in range(4))
+        clip = self.optimizer.clip_gradient
+        for p, grad, states in zip(self.parameters, grads, self.states):
+            grad = grad * rescale
+            if clip is not None:
+                grad = grad.clip(-clip, clip)
+            decay = None if not self.decays or p.wd_mult == 0 else wd if p.wd_mult == 1 else wd * p.wd_mult
+            rate = lr if p.lr_mult == 1 else lr * p.lr_mult
+            new, new_states = self.optimizer.update(p, grad, states, rate, decay, correction)
+            p[:] = new
+            for old, value in zip(states, new_states):
+                old[:] = value
+
+
+def _compiled(update: Any) -> Any:
+    try:
+        from gluonish.hybrid import compile_function
+    except ImportError:
+        return update
+    return compile_function(update, name="Trainer.step")
+
+
+class Trainer:
+    """Updates Parameters from their gradients: `trainer.step(batch_size)` after each `backward`.
+
+    params: what `collect_params()` gives, or a list of Parameters; those with grad_req "null" are left alone.
+    optimizer: a name with optimizer_params, or an Optimizer.
+
+    >>> import gluonish as gl
+    >>> from gluonish import nd, nn, autograd
+    >>> net = nn.Dense(1, use_bias=False, in_units=2, weight_initializer="ones"); net.initialize()
+    >>> trainer = gl.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.5})
+    >>> with autograd.record():
+    ...     loss = net(nd.array([[1.0, 2.0]]))
+    >>> loss.backward(); trainer.step(1); net.weight.tolist()
+    [[0.5, 0.0]]
+
+    Raises: TypeError for something else than Parameters; ValueError or TypeError for an unknown optimizer or
+    hyperparameter.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Parameter] | Iterable[Parameter],
+        optimizer: str | Optimizer,
+        optimizer_params: Mapping[str, Any] | None = None,
+        kvstore: str | None = None,
+    ) -> None:
+        if kvstore not in (None, "local", "device"):
+            raise ValueError(f"kvstore must be None, 'local' or 'device', got {kvstore!r} ({user_line()})")
+        self.names, self.parameters = _named(params)
+        self.optimizer = create(optimizer, **(optimizer_params or {}))
+        self.counts = [0] * len(self.parameters)  # how often each Parameter was updated
+        self._states: dict[int, tuple[NDArray, ...]] = {}
+        self._plans: dict[tuple[int, ...], _Plan] = {}
+        self._settings: Any = None
+        self._changes = -1
+        self._active: list[int] = []
+
+    # --- learning rate ---------------------------------------------------------------------------------------------
+    @property
+    def learning_rate(self) -> float:
+        """The present learning rate."""
+        return self.optimizer.learning_rate
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Sets the learning rate. Raises: ValueError while a scheduler decides it."""
+        self.optimizer.learning_rate = rate
+
+    # --- updating --------------------------------------------------------------------------------------------------
+    def step(self, batch_size: float, ignore_stale_grad: bool = False) -> None:
+        """Divides the gradients by batch_size and updates every Parameter once.
+
+        A Parameter whose gradient no backward has refreshed since the last step is left as it is, with a UserWarning
+        that names it unless ignore_stale_grad.
+        Raises: ValueError for a batch_size that is not positive.
+        """
+        if not batch_size > 0:
+            raise ValueError(f"step: batch_size must be positive, got {batch_size!r} ({user_line()})")
+        if state.recording:
+            with autograd.pause(state.training):
+                self._update(self.optimizer.rescale_grad / batch_size, ignore_stale_grad)
+        else:
+            self._update(self.optimizer.rescale_grad / batch_size, ignore_stale_grad)
+
+    update = step
+
+    def _update(self, rescale: float, ignore_stale_grad: bool) -> None:
+        if self._changes != attributes.changes():
+            self._look_again()
+        parameters, counts, optimizer = self.parameters, self.counts, self.optimizer
+        groups: dict[Any, list[int]] = {}
+        stale = []
+        for i in self._active:
+            gradient = parameters[i]._grad
+            if gradient is None or not gradient.fresh:
+                stale.append(i)
+            else:
+                groups.setdefault((counts[i], parameters[i]._dtype), []).append(i)
+        if stale and not ignore_stale_grad:
+            _warn([self.names[i] for i in stale])
+        for (count, _), places in groups.items():
+            optimizer.num_update = max(optimizer.num_update, count + 1)
+        for (count, _), places in groups.items():
+            plan = self._plans.get(tuple(places)) or self._plan(tuple(places))
+            numbers = plan.numbers
+            numbers[0], numbers[1] = optimizer.learning_rate, optimizer.wd
+            numbers[2], numbers[3] = rescale, optimizer.correction(count + 1)
+            plan.array._version[0] += 1
+            gradients = [parameters[i]._grad for i in places]
+            plan.run([g.value for g in gradients], plan.array)  # type: ignore[union-attr]
+            for i, g in zip(places, gradients):
+                g.fresh = False  # type: ignore[union-attr]
+                counts[i] += 1
+
+    def _look_again(self) -> None:
+        """Some attribute was assigned somewhere: are the compiled updates still right?"""
+        self._changes = attributes.changes()
+        self._active = [i for i, p in enumerate(self.parameters) if p.grad_req != "null"]
+        factors = [(p.lr_mult, p.wd_mult, p._dtype) for p in self.parameters]
+        settings = (self.optimizer.settings(), self.optimizer.wd != 0, factors)
+        if settings != self._settings:
+            self._settings = settings
+            self._plans.clear()
+
+    def _plan(self, places: tuple[int, ...]) -> _Plan:
+        plan = self._plans[places] = _Plan(self, places)
+        return plan
+
+    def states_of(self, place: int) -> tuple[NDArray, ...]:
+        """The optimizer's arrays for a Parameter, zeros at first. Half-width weights have float32 states."""
+        wanted = self.optimizer.states
+        found = self._states.get(place)
+        if found is None or len(found) != len(wanted):
+            p = self.parameters[place]
+            dtype = np.dtype("float32") if p.dtype == np.float16 else p.dtype
+            found = self._states[place] = tuple(NDArray(np.zeros(p.shape, dtype)) for _ in wanted)
+        return found
+
+    # --- files -----------------------------------------------------------------------------------------------------
+    def save_states(self, path: Any) -> None:
+        """Writes the optimizer's states and counts to a safetensors file; if that fails, an old file stays.
+
+        Raises: OSError if the file cannot be written.
+        """
+        optimizer_states.save(self, path)
+
+    def load_states(self, path: Any) -> None:
+        """Reads what `save_states` wrote. Either everything is set, or nothing.
+
+        Raises: FileNotFoundError; FileError for a damaged file; ValueError if it is from another optimizer or model.
+        """
+        optimizer_states.load(self, path)
+
+
+def _warn(stale: list[str]) -> None:
+    warnings.warn(
+        f"no backward has given {names(stale)} a new gradient since the last step, so the values stay as they are; if "
+        f"only a part of the model was used on purpose, say step(batch_size, ignore_stale_grad=True) ({user_line()})",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _named(params: Any) -> tuple[list[str], list[Parameter]]:
+    """Each Parameter once, with a name of its own."""
+    if not isinstance(params, (Mapping, list, tuple)) and not hasattr(params, "__iter__"):
+        raise TypeError(f"Trainer takes net.collect_params() or a list of Parameters, got {params!r:.60} ({user_line()})")
+    pairs = list(params.items()) if isinstance(params, Mapping) else [(getattr(p, "name", ""), p) for p in params]
+    found: dict[int, tuple[str, Parameter]] = {}
+    taken: set[str] = set()
+    for name, p in pairs:
+        if not isinstance(p, Parameter):
+            raise TypeError(f"Trainer takes Parameters, got {type(p).__name__} {name!r} ({user_line()})")
+        if id(p) not in found:
+            while name in taken:
+                name += "'"
+            taken.add(name)
+            found[id(p)] = (name, p)
+    if not found:
+        raise ValueError(f"Trainer got no Parameters ({user_line()})")
+    return [name for name, _ in found.values()], [p for _, p in found.values()]

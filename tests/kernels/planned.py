@@ -1,0 +1,52 @@
+"""Running a kernel with a plan, as a program does: shapes in, arguments, tiles shared by the pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gluonish.kernels import pool
+from gluonish.kernels.kernel import Kernel
+
+GUARD = 64  # numbers before and after each output that must stay as they are
+
+
+def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], threads: int = 1) -> np.ndarray:
+    """The output of a kernel with one output. What lies around it is checked, and it starts as NaN."""
+    dtype = inputs[0].dtype
+    size = int(np.prod(shape))
+    memory = np.full(size + 2 * GUARD, np.nan, dtype)
+    out = memory[GUARD : GUARD + size].reshape(shape)
+    plan = planned(kernel, inputs, shape)
+    inputs = [np.ascontiguousarray(x) for x in inputs]
+    words = [*(x.ctypes.data for x in inputs), out.ctypes.data, 0, *plan.scalars]
+    args = np.array(words, np.int64)
+    table = np.array([[kernel.address, args.ctypes.data, plan.tiles, 1]], np.int64)
+    before = pool.get_num_threads()
+    pool.set_num_threads(threads)
+    try:
+        pool.run(table.ctypes.data, 1)
+    finally:
+        pool.set_num_threads(before)
+    assert np.isnan(memory[:GUARD]).all() and np.isnan(memory[GUARD + size :]).all(), "written outside of the output"
+    return out
+
+
+def planned(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...]) -> Any:
+    """The kernel's plan for these arrays."""
+    assert kernel.plan is not None
+    plan = kernel.plan([x.shape for x in inputs], [shape])
+    assert plan.scratch == 0
+    return plan
+
+
+def sizes(rng: np.random.Generator, *limits: int) -> tuple[int, ...]:
+    """Random sizes, each from 1 to its limit, small ones more often than large ones."""
+    return tuple(int(np.ceil(limit ** rng.random())) for limit in limits)
+
+
+def close(out: np.ndarray, wanted: np.ndarray, scale: float = 1.0) -> None:
+    """Equal up to rounding: `scale` is about the largest sum of absolute products."""
+    eps = np.finfo(out.dtype).eps
+    np.testing.assert_allclose(out, wanted, rtol=16 * eps, atol=8 * eps * scale)
