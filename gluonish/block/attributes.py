@@ -76,8 +76,12 @@ class Reads:
         self.volatile = self.volatile or (snapshot is not None and snapshot.mutable)
 
     def wrote(self, owner: Any, name: str) -> None:
-        """Notes that the trace assigned an attribute: what it reads there later is its own."""
+        """Notes that the trace assigned an attribute: what it reads there later is its own.
+
+        If it had read the attribute before, every run would find another value: then `hold` must be asked each time.
+        """
         self._written.add((id(owner), name))
+        self.volatile = self.volatile or (id(owner), name) in self._seen
 
     def hold(self) -> bool:
         """Whether every attribute still has the value it had."""

@@ -86,8 +86,18 @@ class Block(metaclass=_BlockType):
         try:
             return self._hooked(self.forward, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
         except Exception as error:
+            raise self._explained(error, args) from None
+
+    def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """An error of `forward` as the user should see it: reworded by the layer, or with the layer's path as a note."""
+        better = self.reworded(error, args)
+        if better is error:
             _note_place(error, self)
-            raise
+        return better
+
+    def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """A better error for one that `forward` raised on these arguments, or the same one; layers may write their own."""
+        return error
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the Block computes; every Block writes its own."""

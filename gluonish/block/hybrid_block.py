@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gluonish.block import attributes
-from gluonish.block.block import Block, _note_place
+from gluonish.block.block import Block
 from gluonish.block.tree import marks_calls
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
@@ -46,8 +46,7 @@ class HybridBlock(Block):
         try:
             return self._hooked(compiled, args, kwargs) if self._hooks else compiled(*args, **kwargs)
         except Exception as error:
-            _note_place(error, self)
-            raise
+            raise self._explained(error, args) from None
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)  # looked up at each trace, so that a replaced forward is seen
@@ -77,4 +76,4 @@ class HybridBlock(Block):
         """Writes `path.json` and `path.safetensors`, which `SymbolBlock.imports` runs without this Block's Python code."""
         from gluonish.hybrid import export_model
 
-        return export_model(self._compile(), path, dict(self.collect_params()), *args, **options)
+        return export_model(self._compile(), path, self.collect_params().unique(), *args, **options)

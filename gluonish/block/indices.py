@@ -17,7 +17,7 @@ def strict(indices: NDArray, size: Any) -> NDArray:
     return nd.where(indices < 0, indices - size, indices)
 
 
-def index_error(error: IndexError, name: str, what: str, indices: NDArray, size: Any) -> IndexError:
+def index_error(error: Exception, name: str, what: str, indices: NDArray, size: Any) -> Exception:
     """The IndexError of an op, reworded to name Block, position and value; itself where values are not known."""
     if not isinstance(indices._data, np.ndarray):
         return error

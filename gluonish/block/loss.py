@@ -141,12 +141,13 @@ class SoftmaxCrossEntropyLoss(Loss):
             pred = nd.log_softmax(pred, self.axis)
         if not self.sparse_label:
             return self.finished(-nd.sum(pred * label, self.axis, True), sample_weight)
-        classes = pred.shape[self.axis]
-        try:
-            loss = -nd.pick(pred, strict(label, classes), self.axis, True)
-        except IndexError as error:
-            raise index_error(error, title(self), "label", label, classes) from None
-        return self.finished(loss, sample_weight)
+        return self.finished(-nd.pick(pred, strict(label, pred.shape[self.axis]), self.axis, True), sample_weight)
+
+    def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """Names the label that is no class."""
+        if not isinstance(error, IndexError) or len(args) < 2:
+            return error
+        return index_error(error, title(self), "label", self._class_numbers(args[1], args[0]), args[0].shape[self.axis])
 
     def _class_numbers(self, label: NDArray, pred: NDArray) -> NDArray:
         axis = self.axis % pred.ndim

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from gluonish.block.hybrid_block import HybridBlock
+from gluonish.block.parameter import Constant, Parameter
+from gluonish.nd import NDArray
+
+_STATISTICS = ("running_mean", "running_var")
 
 
 class SymbolBlock(HybridBlock):
-    """Runs what `HybridBlock.export` wrote. Make one with `SymbolBlock.imports(path)`."""
+    """Runs what `HybridBlock.export` wrote, as it was in predict mode. Make one with `SymbolBlock.imports(path)`.
 
-    def __init__(self, function: Any) -> None:
+    Its Parameters have the names that they had in the exported Block.
+    """
+
+    def __init__(self, function: Any, parameters: dict[str, Parameter]) -> None:
         self._function = function
+        self._parameters = parameters
 
     @staticmethod
     def imports(path: Any) -> SymbolBlock:
@@ -21,8 +30,31 @@ class SymbolBlock(HybridBlock):
         """
         from gluonish.hybrid import import_model
 
-        return SymbolBlock(import_model(path))
+        parameters: dict[str, Parameter] = {}
+
+        def make(name: str, array: NDArray) -> Parameter:
+            if name not in parameters:
+                parameters[name] = _parameter(name, array)
+            return parameters[name]
+
+        return SymbolBlock(import_model(path, make), parameters)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the imported program."""
         return self._function(*args, **kwargs)
+
+    def _members(self) -> Iterator[tuple[str, Any]]:
+        yield from self._parameters.items()
+
+    def describe(self) -> str:
+        """The name of the exported Block."""
+        return str(getattr(self._function, "name", ""))
+
+
+def _parameter(name: str, array: NDArray) -> Parameter:
+    if name.startswith("constant."):
+        return Constant(array, name)
+    trained = name.rpartition(".")[2] not in _STATISTICS
+    out = Parameter(name, shape=array.shape, dtype=array.dtype, differentiable=trained)
+    out.set_data(array)
+    return out

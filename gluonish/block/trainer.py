@@ -17,6 +17,7 @@ from gluonish.block import attributes, optimizer_states
 from gluonish.block.optimizer import Optimizer, create
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_files import names
+from gluonish.hybrid import compile_function
 from gluonish.nd import NDArray, autograd
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
@@ -34,7 +35,7 @@ class _Plan:
         self.numbers = np.zeros(4, np.float64 if wide else np.float32)  # lr, wd, rescale, correction
         self.array = NDArray(self.numbers)
         self.decays = self.optimizer.wd != 0
-        self.run = _compiled(self.update)
+        self.run = compile_function(self.update, name="Trainer.step")
 
     def update(self, grads: list[NDArray], numbers: NDArray) -> None:
         """Writes new weights and states."""
@@ -50,14 +51,6 @@ class _Plan:
             p[:] = new
             for old, value in zip(states, new_states):
                 old[:] = value
-
-
-def _compiled(update: Any) -> Any:
-    try:
-        from gluonish.hybrid import compile_function
-    except ImportError:
-        return update
-    return compile_function(update, name="Trainer.step")
 
 
 class Trainer:
@@ -139,7 +132,7 @@ class Trainer:
                 groups.setdefault((counts[i], parameters[i]._dtype), []).append(i)
         if stale and not ignore_stale_grad:
             _warn([self.names[i] for i in stale])
-        for (count, _), places in groups.items():
+        for count, _ in groups:
             optimizer.num_update = max(optimizer.num_update, count + 1)
         for (count, _), places in groups.items():
             plan = self._plans.get(tuple(places)) or self._plan(tuple(places))

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gluonish.hybrid.graph import Graph, Node, apply, ordered
+from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.nd.ops.elementwise import cast
 
 _CHEAP = ("elementwise", "random", "create")
@@ -52,6 +53,7 @@ def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Nod
     late = _depending_on(gradients, heads)
     written = _written(forward)
     updated = {id(leaf) for leaf, _ in forward.updates}
+    prepared = captured_only(Graph([], [*forward.outputs, *gradients], forward.updates))
     keep: dict[int, Node] = {}
     seen: set[int] = set()
     stack = list(gradients)
@@ -60,7 +62,7 @@ def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Nod
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if id(node) in late or (node.kind == "op" and id(node) not in needed):
+        if id(node) in late or (node.kind == "op" and (id(node) not in needed or id(node) in prepared)):
             stack.extend(node.parents)
         elif node.kind == "captured":
             if id(node) in updated:

@@ -151,11 +151,13 @@ class Prepared:
         known = {id(n) for n in program.captured if id(n) in program.fixed}
         self.sources: list[Any] = []
         size = 0
+        kept = {id(root_of(n)) for n in program.kept_nodes}
         for step in program.steps:
             roots = [root_of(r) for r in step.reads]
             if not roots or step.kernel is None or step.checks or not all(id(r) in known for r in roots):
                 continue
-            if any(id(root_of(w)) in program.places and program.places[id(root_of(w))].area != "prepared" for w in step.writes):
+            targets = {id(root_of(w)) for w in step.writes}
+            if targets & kept or any(program.places[t].area != "prepared" for t in targets if t in program.places):
                 continue
             self.steps.append(step)
             for w in step.writes:

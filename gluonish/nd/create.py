@@ -111,7 +111,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> ND
     """start, start + step, ... below stop (NumPy's meaning); int64 for integers, float32 otherwise."""
     start, stop = (0, start) if stop is None else (start, stop)
     whole = all(isinstance(v, (int, np.integer, Size)) for v in (start, stop, step))
-    if isinstance(step, (int, float)) and step == 0:
+    if isinstance(step, (int, float, np.number)) and step == 0:
         raise ValueError(f"arange: step must not be 0 ({user_line()})")
     if whole:
         span = stop - start if step > 0 else start - stop

@@ -28,6 +28,9 @@ class Spec(NamedTuple):
     shape: Shape
     dtype: np.dtype
 
+    def __str__(self) -> str:
+        return f"{shape_text(self.shape)} {self.dtype}"
+
 
 class Sample(NamedTuple):
     """Inputs that the laws try an op on: arrays (or Python numbers) and attributes."""

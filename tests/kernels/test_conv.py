@@ -21,7 +21,7 @@ EACH_DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64"])
 NARROW = Geometry((3, 3), (1, 1), (1, 1))
 
 
-# --- the oracle: each tap sees a strided view of the padded image -------------------------------------------------------
+# --- the oracle: each tap sees a strided view of the padded image ---
 def taps(image: np.ndarray, g: Geometry, out: Shape) -> list[tuple[int, int, np.ndarray]]:
     """(row, column, view of `image` that the tap meets), for an image that already has its padding."""
     return [
@@ -63,7 +63,7 @@ def weight_gradient(image: np.ndarray, gradient: np.ndarray, g: Geometry) -> np.
     return np.stack(parts).reshape(*g.kernel, image.shape[3] // g.groups, gradient.shape[3])
 
 
-# --- the kernels -----------------------------------------------------------------------------------------------------------
+# --- the kernels ---
 def pack(weight: np.ndarray, g: Geometry, gradient: bool) -> np.ndarray:
     size = packed_convolution_size(weight.shape, weight.dtype.name, g.groups, gradient)
     return run(pack_convolution_kernel(weight.dtype.name, g.groups, gradient), [weight], (size,))

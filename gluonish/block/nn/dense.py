@@ -93,10 +93,12 @@ class Embedding(Layer):
 
     def forward(self, x: NDArray) -> NDArray:
         """See the class."""
-        try:
-            return nd.take(self.weight, strict(x, self.input_dim), 0)
-        except IndexError as error:
-            raise index_error(error, title(self), "index", x, self.input_dim) from None
+        return nd.take(self.weight, strict(x, self.input_dim), 0)
+
+    def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """Names the index that is out of range."""
+        wrong = isinstance(error, IndexError) and args
+        return index_error(error, title(self), "index", args[0], self.input_dim) if wrong else error
 
     def describe(self) -> str:
         return f"{self.input_dim} -> {self.output_dim}, {self.weight.dtype}"
