@@ -59,7 +59,7 @@ class DemoError(Exception):
 class Settings:
     """What a user can choose."""
 
-    epochs: int = 12
+    epochs: int = 16
     batch_size: int = 64
     seed: int = 0
     output: Path = Path(".")
@@ -130,7 +130,7 @@ def run(settings: Settings) -> None:
 
 def fit(net: nn.HybridSequential, train: data.ArrayDataset, test: data.ArrayDataset, settings: Settings) -> History:
     """Trains `net`: the first epoch eagerly, the others hybridized."""
-    net.initialize(init.MSRAPrelu())
+    net.initialize(init.Xavier())
     trainer = Trainer(net.collect_params(), "adam", {"learning_rate": _PEAK_RATE})
     criterion = loss.SoftmaxCrossEntropyLoss()
     loader = data.DataLoader(train, settings.batch_size, shuffle=True)

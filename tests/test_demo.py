@@ -67,7 +67,7 @@ def test_it_compares_the_two_kinds_of_epoch(outcome: Outcome) -> None:
 
 def test_the_bar_shows_loss_and_accuracy(outcome: Outcome) -> None:
     last = outcome.errors.replace("\r", "\n").strip().splitlines()[-1]
-    assert re.search(r"epoch 12/12, hybridized 100% .* 276/276 .*loss 0\.\d+, accuracy \d+\.\d %", last)
+    assert re.search(r"epoch 16/16, hybridized 100% .* 368/368 .*loss 0\.\d+, accuracy \d+\.\d %", last)
 
 
 def test_it_writes_the_model_and_the_pictures_and_nothing_else(outcome: Outcome) -> None:
@@ -79,7 +79,7 @@ def test_it_writes_the_model_and_the_pictures_and_nothing_else(outcome: Outcome)
 
 def test_the_pictures_show_the_run(outcome: Outcome) -> None:
     curve = ElementTree.parse(outcome.folder / "digits-learning-curve.svg").getroot()
-    assert sum(element.tag.endswith("circle") for element in curve.iter()) == 4 * 12
+    assert sum(element.tag.endswith("circle") for element in curve.iter()) == 4 * demo.Settings().epochs
     grid = (outcome.folder / "digits-predictions.svg").read_text()
     right = int(re.search(r"\((\d+) of 359", outcome.output)[1])  # type: ignore[index]
     assert f"{right} of 359 test images are right" in grid
@@ -216,7 +216,7 @@ def test_help_tells_every_option_and_status(tmp_path: Path) -> None:
     text = _run("demo", "--help", cwd=tmp_path).stdout
     for option in ("--epochs N", "--batch-size N", "--seed N", "--output DIR", "--quiet"):
         assert option in text
-    assert "default: 12" in text and "Exit status" in text and "130" in text
+    assert "default: 16" in text and "Exit status" in text and "130" in text
     assert "demo" in _run("--help", cwd=tmp_path).stdout
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gluonish.nd import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
-from gluonish.nd.op import Op, Spec
+from gluonish.nd.op import Op
 
 
 class Abstract:

@@ -1,10 +1,10 @@
 """The watch: which Python attributes a trace read, and whether they are still the same.
 
 A compiled variant of a Block is right only while every attribute that its trace read has the value it had then. While
-`watching()` is open on a thread, reading any attribute of any Block is noted; afterwards `Reads.hold()` compares. Blocks
-and Parameters count their attribute assignments in one global number, so that a call on which nothing was assigned
-compares nothing. Values that can change without an assignment (lists, dicts, sets, NumPy arrays, objects of other
-classes) are noted as deep snapshots and compared at every call.
+`watching()` is open on a thread, reading any attribute of any Block is noted; afterwards `Reads.hold()` compares.
+Blocks and Parameters count their attribute assignments in one global number, so that a call before which nothing was
+assigned compares nothing. Values that can change without an assignment (lists, dicts, sets, NumPy arrays, objects of
+other classes) are noted as deep snapshots and compared at every call.
 
 Deliberately not here: global variables and closures of functions, which are read once, like Python's own constants.
 """

@@ -13,6 +13,7 @@ from typing import Any
 
 from gluonish.block import attributes, parameter_files, snapshot, tree
 from gluonish.block.abstract import abstract_run, stand_in
+from gluonish.block.hook import Hook
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_dict import ParameterDict
 from gluonish.nd import Device, NDArray
@@ -32,23 +33,6 @@ class _BlockType(ABCMeta):
     def __delattr__(cls, name: str) -> None:
         super().__delattr__(name)
         attributes.changed()
-
-
-class Hook:
-    """A hook that can be taken off again: `handle.detach()`, or leaving `with handle:`."""
-
-    def __init__(self, block: Block, function: Callable[..., Any], before: bool) -> None:
-        self.block, self.function, self.before = block, function, before
-
-    def detach(self) -> None:
-        """Takes the hook off."""
-        self.block._hooks = tuple(hook for hook in self.block._hooks if hook is not self)
-
-    def __enter__(self) -> Hook:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.detach()
 
 
 class Block(metaclass=_BlockType):
@@ -83,20 +67,24 @@ class Block(metaclass=_BlockType):
     # --- running ---------------------------------------------------------------------------------------------------
     @tree.marks_calls
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs `forward` with its hooks."""
         try:
             return self._hooked(self.forward, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
         except Exception as error:
-            raise self._explained(error, args) from None
+            better = self._explained(error, args)
+            if better is error:
+                raise
+            raise better from None
 
     def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception:
-        """An error of `forward` as the user should see it: reworded by the layer, or with the layer's path as a note."""
+        """An error of `forward` as the user should see it: reworded by the layer, or with its path as a note."""
         better = self.reworded(error, args)
         if better is error:
             _note_place(error, self)
         return better
 
     def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
-        """A better error for one that `forward` raised on these arguments, or the same one; layers may write their own."""
+        """A better error for one that `forward` raised on these arguments, or the same one; for layers to override."""
         return error
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -115,7 +103,7 @@ class Block(metaclass=_BlockType):
         return out
 
     def register_forward_hook(self, hook: Callable[[Block, Any, Any], None]) -> Hook:
-        """Calls `hook(block, inputs, output)` after each forward. In a hybridized parent it runs when that is traced."""
+        """Calls `hook(block, inputs, output)` after each forward; in a hybridized parent, when that is traced."""
         return self._add_hook(Hook(self, hook, before=False))
 
     def register_forward_pre_hook(self, hook: Callable[[Block, Any], None]) -> Hook:
@@ -181,7 +169,9 @@ class Block(metaclass=_BlockType):
         try:
             pattern = re.compile(select)
         except re.error as error:
-            raise ValueError(f"collect_params: {select!r} is not a regular expression: {error} ({user_line()})") from None
+            raise ValueError(
+                f"collect_params: {select!r} is not a regular expression: {error} ({user_line()})"
+            ) from None
         chosen = ParameterDict({name: p for name, p in found.items() if pattern.match(name)})
         chosen.selected_by = select
         return chosen
@@ -202,7 +192,9 @@ class Block(metaclass=_BlockType):
         """
         parameters = self.collect_params()
         if parameters and not force_reinit and all(p.initialized for p in parameters.values()):
-            warnings.warn("every parameter has values already; initialize(force_reinit=True) draws new ones", stacklevel=2)
+            warnings.warn(
+                "every parameter has values already; initialize(force_reinit=True) draws new ones", stacklevel=2
+            )
         parameters.initialize(init, device, verbose, force_reinit, ctx)
 
     def setattr(self, name: str, value: Any) -> None:
@@ -274,13 +266,13 @@ class Block(metaclass=_BlockType):
 
         print(summary_text(self, inputs))
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """What the printed tree says about this Block between the parentheses; layers write their own."""
         return ""
 
     def __repr__(self) -> str:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()]
-        inside = self.describe() + ("\n" + "\n".join(lines) + "\n" if lines else "")
+        inside = self._describe() + ("\n" + "\n".join(lines) + "\n" if lines else "")
         return f"{type(self).__name__}({inside})"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""HybridBlock: a Block that `hybridize()` compiles. All compiling is `gluonish.hybrid`'s; here is only when it is used."""
+"""HybridBlock: a Block that `hybridize()` compiles. `gluonish.hybrid` does all of it; here is only when."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ class HybridBlock(Block):
 
     @marks_calls
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if state.trace is not None or not self._active:  # inside a trace, `_compiled` must not be read: it is no input of it
+        """Runs `forward` with its hooks, compiled if hybridized."""
+        # inside a trace `_compiled` must not be read: the watch would take it for a fact about the model
+        if state.trace is not None or not self._active:
             return Block.__call__(self, *args, **kwargs)
         compiled = self._compiled
         if compiled is None:
@@ -46,7 +48,10 @@ class HybridBlock(Block):
         try:
             return self._hooked(compiled, args, kwargs) if self._hooks else compiled(*args, **kwargs)
         except Exception as error:
-            raise self._explained(error, args) from None
+            better = self._explained(error, args)
+            if better is error:
+                raise
+            raise better from None
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)  # looked up at each trace, so that a replaced forward is seen
@@ -73,7 +78,7 @@ class HybridBlock(Block):
         return self._compile().explain()
 
     def export(self, path: Any, *args: Any, **options: Any) -> Any:
-        """Writes `path.json` and `path.safetensors`, which `SymbolBlock.imports` runs without this Block's Python code."""
+        """Writes `path.json` and `path.safetensors`, which `SymbolBlock.imports` runs without this Python code."""
         from gluonish.hybrid import export_model
 
         return export_model(self._compile(), path, self.collect_params().unique(), *args, **options)

@@ -28,5 +28,6 @@ def index_error(error: Exception, name: str, what: str, indices: NDArray, size: 
     place = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), values.shape))
     at = place[0] if len(place) == 1 else place
     return IndexError(
-        f"{name}: {what} {values[place]} at position {at} is out of range, it must be in 0 .. {size - 1} ({user_line()})"
+        f"{name}: {what} {values[place]} at position {at} is out of range, it must be in 0 .. {size - 1} "
+        f"({user_line()})"
     )

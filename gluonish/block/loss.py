@@ -50,11 +50,11 @@ class Loss(HybridBlock):
     def misfit(self, label: NDArray, pred: NDArray, wanted: str) -> ValueError:
         """The error for a label of another shape than `wanted`."""
         return ValueError(
-            f"{title(self)} wants labels of {wanted}; got label {shape_text(label.shape)} for pred {shape_text(pred.shape)} "
-            f"({user_line()})"
+            f"{title(self)} wants labels of {wanted}; got label {shape_text(label.shape)} for pred "
+            f"{shape_text(pred.shape)} ({user_line()})"
         )
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"batch_axis={self.batch_axis}, weight={self.weight}"
 
 

@@ -1,4 +1,4 @@
-"""Learning rates that change with the number of updates: pure functions of it, so that a run can be resumed anywhere."""
+"""Learning rates that change with the number of updates: pure functions of it, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class MultiFactorScheduler(LRScheduler):
         super().__init__(base_lr, warmup_steps, warmup_begin_lr, warmup_mode)
         if not step or any(b <= a for a, b in zip(step, step[1:])) or step[0] < 1 or factor > 1:
             raise ValueError(
-                f"MultiFactorScheduler needs increasing steps from 1 on and factor <= 1, got {step}, {factor} ({user_line()})"
+                f"MultiFactorScheduler needs increasing steps from 1 on and factor <= 1, got {step}, {factor} "
+                f"({user_line()})"
             )
         self.step, self.factor = tuple(step), factor
 

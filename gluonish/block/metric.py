@@ -74,8 +74,8 @@ class Accuracy(EvalMetric):
             pred = pred.argmax(self.axis)
         elif pred.dtype.kind == "f" and (pred != np.trunc(pred)).any():
             raise ValueError(
-                f"{self.name}: one score for each label is no class; give classes, or scores with a dimension of classes "
-                f"({user_line()})"
+                f"{self.name}: one score for each label is no class; give classes, or scores with a dimension of "
+                f"classes ({user_line()})"
             )
         label = _same(self.name, label, pred)
         return (pred.astype(np.int64) == label.astype(np.int64)).sum(), label.size
@@ -247,6 +247,6 @@ def _misfit(name: str, label: np.ndarray, pred: np.ndarray) -> ValueError:
 def _classes(name: str, label: np.ndarray, pred: np.ndarray) -> None:
     if pred.ndim != 2 or label.size != len(pred):
         raise ValueError(
-            f"{name}: wants predictions (N, K) and labels (N,), got {shape_text(pred.shape)} and {shape_text(label.shape)} "
-            f"({user_line()})"
+            f"{name}: wants predictions (N, K) and labels (N,), got {shape_text(pred.shape)} and "
+            f"{shape_text(label.shape)} ({user_line()})"
         )

@@ -74,14 +74,22 @@ class Optimizer:
 
     def settings(self) -> tuple[Any, ...]:
         """The hyperparameters that a compiled update has taken in."""
-        return tuple((k, v) for k, v in vars(self).items() if k not in (*self._running, "lr_scheduler", "wd", "rescale_grad"))
+        return tuple(
+            (k, v) for k, v in vars(self).items() if k not in (*self._running, "lr_scheduler", "wd", "rescale_grad")
+        )
 
     def correction(self, count: int) -> float:
         """A factor on the learning rate at a weight's update number `count`."""
         return 1.0
 
     def update(
-        self, weight: NDArray, grad: NDArray, states: tuple[NDArray, ...], lr: NDArray, wd: NDArray | None, correction: NDArray
+        self,
+        weight: NDArray,
+        grad: NDArray,
+        states: tuple[NDArray, ...],
+        lr: NDArray,
+        wd: NDArray | None,
+        correction: NDArray,
     ) -> New:
         """The new weight and states. grad is rescaled and clipped; lr, wd and correction are arrays of one element."""
         raise NotImplementedError(f"{type(self).__name__} has no update")
@@ -107,12 +115,16 @@ def create(name: str | Optimizer, **hyperparameters: Any) -> Optimizer:
     """
     if isinstance(name, Optimizer):
         if hyperparameters:
-            raise TypeError(f"an optimizer object already has its hyperparameters, got {hyperparameters} ({user_line()})")
+            raise TypeError(
+                f"an optimizer object already has its hyperparameters, got {hyperparameters} ({user_line()})"
+            )
         return name
     cls = _REGISTRY.get(name.lower()) if isinstance(name, str) else None
     if cls is None:
         raise ValueError(f"unknown optimizer {name!r}; there are: {', '.join(sorted(_REGISTRY))} ({user_line()})")
-    known = [p for c in cls.__mro__ if "__init__" in vars(c) and c is not object for p in inspect.signature(c).parameters]
+    known = [
+        p for c in cls.__mro__ if "__init__" in vars(c) and c is not object for p in inspect.signature(c).parameters
+    ]
     known = [p for p in dict.fromkeys(known) if p not in ("args", "common", "kwargs")]
     for parameter in hyperparameters:
         if parameter not in known:
@@ -134,7 +146,9 @@ class SGD(Optimizer):
     Source of Nesterov's form: Sutskever et al., ICML 2013.
     """
 
-    def __init__(self, learning_rate: float | None = None, momentum: float = 0.0, nesterov: bool = False, **common: Any) -> None:
+    def __init__(
+        self, learning_rate: float | None = None, momentum: float = 0.0, nesterov: bool = False, **common: Any
+    ) -> None:
         super().__init__(learning_rate, **common)
         _fraction("SGD", momentum=momentum)
         self.momentum, self.nesterov = momentum, nesterov

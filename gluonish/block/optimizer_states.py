@@ -36,7 +36,9 @@ def load(trainer: Trainer, path: Any) -> None:
         counts = {str(name): int(count) for name, count in facts["counts"].items()}
         num_update, kind = int(facts["num_update"]), facts["optimizer"]
     except (KeyError, ValueError, TypeError, AttributeError):
-        raise files.FileError(f"{path} holds no Trainer states; was it written by save_states? ({user_line()})") from None
+        raise files.FileError(
+            f"{path} holds no Trainer states; was it written by save_states? ({user_line()})"
+        ) from None
     own = type(trainer.optimizer).__name__
     if kind != own:
         raise ValueError(f"{path} is of the optimizer {kind}, this Trainer has {own} ({user_line()})")
@@ -47,7 +49,9 @@ def load(trainer: Trainer, path: Any) -> None:
     for i, name in enumerate(trainer.names):
         trainer.counts[i] = counts.get(name, 0)
         zeros = [0] * len(trainer.optimizer.states)
-        for own_state, values in zip(trainer.states_of(i) if i in found or trainer.parameters[i].initialized else (), found.get(i, zeros)):
+        for own_state, values in zip(
+            trainer.states_of(i) if i in found or trainer.parameters[i].initialized else (), found.get(i, zeros)
+        ):
             own_state[:] = values
     trainer.optimizer.num_update = num_update
 
@@ -55,7 +59,9 @@ def load(trainer: Trainer, path: Any) -> None:
 def _checked(trainer: Trainer, place: int, arrays: Any, path: Any) -> list[np.ndarray]:
     p = trainer.parameters[place]
     if not p.initialized:
-        raise ValueError(f"{path}: {trainer.names[place]!r} has no values yet; initialize or load the net first ({user_line()})")
+        raise ValueError(
+            f"{path}: {trainer.names[place]!r} has no values yet; initialize or load the net first ({user_line()})"
+        )
     out = []
     for each in trainer.optimizer.states:
         name = f"{trainer.names[place]}/{each}"

@@ -129,7 +129,7 @@ class Parameter(NDArray):
     # --- gradients -------------------------------------------------------------------------------------------------
     @property
     def grad_req(self) -> str:
-        """"write": each backward replaces the gradient; "add": it accumulates; "null": frozen, no gradient, no update."""
+        """A backward replaces the gradient ("write") or adds to it ("add"); "null": frozen, no gradient, no update."""
         attributes.note(self, "_request")
         return self._request if self.differentiable and self._dtype.kind == "f" else "null"
 
@@ -205,6 +205,8 @@ class Parameter(NDArray):
     def fits(self, shape: tuple[Any, ...]) -> bool:
         """Whether every known dimension equals that of `shape`."""
         own = self._shape
+        if self._ready:
+            return own == tuple(shape)
         return own is None or (len(own) == len(shape) and all(s == 0 or s == t for s, t in zip(own, shape)))
 
     def _is_known(self) -> bool:
@@ -213,16 +215,16 @@ class Parameter(NDArray):
     def _make(self) -> None:
         """Runs the waiting initializer, outside any trace and tape."""
         with outside_of_traces():
-            values = NDArray(np.zeros(self._shape, self._dtype))  # type: ignore[arg-type]
+            values, init = NDArray(np.zeros(self._shape or (), self._dtype)), self._pending
+            assert init is not None
             try:
-                self._pending(self._name, values)  # type: ignore[misc]
+                init(self._name, values)
             except (ValueError, TypeError) as error:
-                raise type(error)(f"initializing Parameter {self._name!r} with {self._pending!r}: {error}") from None
-        self._fill(values._data)
-        self._pending = None
+                raise type(error)(f"initializing Parameter {self._name!r} with {init!r}: {error}") from None
+        self.take(values._data)
 
-    def _fill(self, values: np.ndarray) -> None:
-        """Takes the values: into the memory it has if they fit there, so that whoever holds the array sees them."""
+    def take(self, values: np.ndarray) -> None:
+        """Takes values that fit: into the memory it has if possible, so that whoever holds that sees them."""
         if self._ready and self._shape == values.shape and self._dtype == values.dtype:
             np.copyto(self._data, values)
         else:
@@ -230,6 +232,7 @@ class Parameter(NDArray):
             self._shape, self._dtype = values.shape, values.dtype
             self._ready = True
             self._attach()
+        self._pending = None
         self._version[0] += 1
         attributes.changed()
 
@@ -256,11 +259,6 @@ class Parameter(NDArray):
             )
         self.take(values.astype(self._dtype, copy=False))
 
-    def take(self, values: np.ndarray) -> None:
-        """Takes checked values, dtype included; they must be its own."""
-        self._fill(values)
-        self._pending = None
-
     def cast(self, dtype: Any) -> None:
         """Changes the dtype, of values and gradient; the gradient starts at zero."""
         self._dtype, before = as_dtype(dtype), self._dtype
@@ -270,12 +268,6 @@ class Parameter(NDArray):
             self._attach()
             self._version[0] += 1
         attributes.changed()
-
-    def reset_device(self, device: Device) -> None:
-        """Moves it to a device. Raises: ValueError for one that is not there."""
-        checked(device)
-
-    reset_ctx = reset_device
 
     def __deepcopy__(self, memo: Any) -> Parameter:
         out = type(self).__new__(type(self))
@@ -288,30 +280,6 @@ class Parameter(NDArray):
             out._attach()
         memo[id(self)] = out
         return out
-
-
-class Constant(Parameter):
-    """An array that is saved with the Block and never trained.
-
-    >>> import gluonish as gl
-    >>> gl.Constant([1.0, 2.0]).grad_req
-    'null'
-    """
-
-    __slots__ = ()
-
-    def __init__(self, value: Any, name: str = "constant") -> None:
-        from gluonish.nd import array
-
-        values = array(value)._data
-        super().__init__(name, "null", values.shape, values.dtype, differentiable=False, wd_mult=0.0)
-        self._fill(values)
-
-    def initialize(
-        self, init: Any = None, device: Device | None = None, force_reinit: bool = False, ctx: Device | None = None
-    ) -> None:
-        """Does nothing: a constant has its values."""
-        checked(device or ctx)
 
 
 def _known(shape: Any) -> tuple[int, ...] | None:

@@ -64,11 +64,5 @@ class ParameterDict(dict[str, Parameter]):
         for p in self.values():
             p.zero_grad()
 
-    def reset_device(self, device: Device) -> None:
-        """Moves all to a device. Raises: ValueError for one that is not there."""
-        checked(device)
-
-    reset_ctx = reset_device
-
     def __repr__(self) -> str:
         return "\n".join(f"{name}: {tuple(p.shape or ())} {p.dtype}" for name, p in self.items()) or "no parameters"

@@ -1,7 +1,7 @@
 """Parameters to and from files, and from one Block to another.
 
-A file holds each Parameter once, under its first name; where a Parameter is shared, the metadata entry "shared" maps its
-other names to that one. So a file fits Blocks that share and Blocks that do not: every name has values when it is read.
+A file holds each Parameter once, under its first name; where a Parameter is shared, the metadata entry "shared" maps
+its other names to that one. So a file fits Blocks that share and Blocks that do not.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def assign(
         )
     extra = [name for name in arrays if name not in parameters and name not in shared]
     if extra and not ignore_extra:
-        raise ValueError(f"{origin} has {names(extra)}, which the net lacks; set ignore_extra=True to skip ({user_line()})")
+        raise ValueError(
+            f"{origin} has {names(extra)}, which the net lacks; set ignore_extra=True to skip ({user_line()})"
+        )
     values: dict[int, tuple[Parameter, np.ndarray, str]] = {}
     for name in parameters:
         if name in given:
@@ -98,12 +100,15 @@ def _checked(name: str, p: Parameter, array: NDArray, origin: str, cast_dtype: b
     values = array.asnumpy()
     if not p.fits(values.shape):
         wanted = "(" + ", ".join(str(s or "?") for s in p.shape) + ")"
-        raise ValueError(f"{origin}: {name!r} has shape {shape_text(values.shape)}, the net wants {wanted} ({user_line()})")
+        raise ValueError(
+            f"{origin}: {name!r} has shape {shape_text(values.shape)}, the net wants {wanted} ({user_line()})"
+        )
     if values.dtype == p.dtype:
         return values
     if not cast_dtype:
         raise ValueError(
-            f"{origin}: {name!r} is {values.dtype}, the net's is {p.dtype}; set cast_dtype=True to convert ({user_line()})"
+            f"{origin}: {name!r} is {values.dtype}, the net's is {p.dtype}; set cast_dtype=True to convert "
+            f"({user_line()})"
         )
     return values if dtype_source == "saved" else values.astype(p.dtype)
 
@@ -115,13 +120,15 @@ def share(block: Block, shared: Mapping[str, Parameter]) -> None:
     own = block.collect_params()
     both = [name for name in own if name in shared]
     if not both:
-        raise ValueError(f"share_parameters: no name in common; the net has {names(own)}, got {names(shared)} ({user_line()})")
+        raise ValueError(
+            f"share_parameters: no name in common; the net has {names(own)}, got {names(shared)} ({user_line()})"
+        )
     for name in both:
         known = shared[name].shape
         if own[name].shape and known and not own[name].fits(tuple(s or t for s, t in zip(known, own[name].shape))):
             raise ValueError(
-                f"share_parameters: {name!r} has shape {shape_text(own[name].shape)} here and {shape_text(known)} there "
-                f"({user_line()})"
+                f"share_parameters: {name!r} has shape {shape_text(own[name].shape)} here and {shape_text(known)} "
+                f"there ({user_line()})"
             )
     for path, each in walk(block):
         for name, part in list(each._members()):

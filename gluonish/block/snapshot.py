@@ -1,7 +1,7 @@
 """Snapshots: what a Python value was, so that it can be compared later even if it was changed in place.
 
 Numbers, strings and the like are compared by value and type; arrays, Blocks, functions and classes by identity (their
-contents are read at every run); lists, dicts, sets, NumPy arrays and objects of the user's own classes by deep comparison.
+contents are read at every run); lists, dicts, sets, NumPy arrays and objects of the user's own classes deeply.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import numpy as np
 from gluonish.nd import NDArray
 
 _VALUES = (str, bytes, int, bool, complex, type(None), type(Ellipsis), slice, range, np.dtype, np.generic, Enum)
-_IDENTITIES = (NDArray, FunctionType, BuiltinFunctionType, np.ufunc, ModuleType, type, property, classmethod, staticmethod)
+_FUNCTIONS = (FunctionType, BuiltinFunctionType, np.ufunc, property, classmethod, staticmethod)
 _FOREIGN = {*sys.stdlib_module_names, "gluonish", "numpy"} - {"__main__", "argparse"}  # objects taken by identity
 _LIMIT = 20_000  # parts of one value; what lies beyond is compared by identity
 
-_by_identity: tuple[type, ...] = _IDENTITIES
+_by_identity: tuple[type, ...] = (NDArray, ModuleType, type, *_FUNCTIONS)
 
 
 def compare_by_identity(cls: type) -> None:
@@ -105,11 +105,12 @@ class _Taking:
             return self._parts(value, (value.func, value.args, *_flat(value.keywords)))
         if isinstance(value, frozenset):
             return self._parts(value, sorted(value, key=repr))
-        if isinstance(value, (list, Mapping, AnySet)):
-            self.mutable = True
-            parts = value if isinstance(value, list) else _flat(value) if isinstance(value, Mapping) else sorted(value, key=repr)
-            return self._parts(value, parts)
-        return self._object(value)
+        if not isinstance(value, (list, Mapping, AnySet)):
+            return self._object(value)
+        self.mutable = True
+        if isinstance(value, Mapping):
+            return self._parts(value, _flat(value))
+        return self._parts(value, value if isinstance(value, list) else sorted(value, key=repr))
 
     def _parts(self, owner: Any, parts: Iterable[Any]) -> Any:
         return (type(owner), *[self.take(part) for part in parts])
@@ -124,7 +125,7 @@ class _Taking:
             names = (slots,) if isinstance(slots, str) else slots
             attributes |= {name: getattr(value, name, None) for name in names if not name.startswith("__")}
         form = self._parts(value, _flat(attributes))
-        if is_dataclass(value) and value.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        if is_dataclass(value) and getattr(value, "__dataclass_params__").frozen:  # noqa: B009 - unknown to mypy
             return form
         self.mutable = self.mutable or bool(attributes)
         return _Identity(value), form

@@ -52,7 +52,8 @@ def _shapes(out: Any) -> str:
 
 
 def _table(rows: list[tuple[str, str, str, int]], inputs: tuple[Any, ...], block: Block) -> str:
-    lines = [("input", "", _shapes(inputs), "")] + [(path or "(all)", kind, shape, f"{n:,}") for path, kind, shape, n in rows]
+    lines = [("input", "", _shapes(inputs), "")]
+    lines += [(path or "(all)", kind, shape, f"{n:,}") for path, kind, shape, n in rows]
     head = ("Path", "Layer", "Output shape", "Parameters")
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(4)]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from gluonish.block.constant import Constant
 from gluonish.block.hybrid_block import HybridBlock
-from gluonish.block.parameter import Constant, Parameter
+from gluonish.block.parameter import Parameter
 from gluonish.nd import NDArray
 
 _STATISTICS = ("running_mean", "running_var")
@@ -46,7 +47,7 @@ class SymbolBlock(HybridBlock):
     def _members(self) -> Iterator[tuple[str, Any]]:
         yield from self._parameters.items()
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         """The name of the exported Block."""
         return str(getattr(self._function, "name", ""))
 

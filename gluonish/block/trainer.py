@@ -17,7 +17,6 @@ from gluonish.block import attributes, optimizer_states
 from gluonish.block.optimizer import Optimizer, create
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_files import names
-from gluonish.hybrid import compile_function
 from gluonish.nd import NDArray, autograd
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
@@ -35,6 +34,8 @@ class _Plan:
         self.numbers = np.zeros(4, np.float64 if wide else np.float32)  # lr, wd, rescale, correction
         self.array = NDArray(self.numbers)
         self.decays = self.optimizer.wd != 0
+        from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
+
         self.run = compile_function(self.update, name="Trainer.step")
 
     def update(self, grads: list[NDArray], numbers: NDArray) -> None:
@@ -198,7 +199,7 @@ def _warn(stale: list[str]) -> None:
 def _named(params: Any) -> tuple[list[str], list[Parameter]]:
     """Each Parameter once, with a name of its own."""
     if not isinstance(params, (Mapping, list, tuple)) and not hasattr(params, "__iter__"):
-        raise TypeError(f"Trainer takes net.collect_params() or a list of Parameters, got {params!r:.60} ({user_line()})")
+        raise TypeError(f"Trainer takes net.collect_params() or Parameters, got {params!r:.60} ({user_line()})")
     pairs = list(params.items()) if isinstance(params, Mapping) else [(getattr(p, "name", ""), p) for p in params]
     found: dict[int, tuple[str, Parameter]] = {}
     taken: set[str] = set()

@@ -12,6 +12,7 @@ from gluonish.hybrid.graph import Node, concrete
 from gluonish.hybrid.plan import Place, aligned, plan_arena
 from gluonish.hybrid.step import Step, worth_sharing
 from gluonish.kernels import pool
+from gluonish.kernels.pointers import INDIRECT, RESOLVE, address_of, handle
 from gluonish.nd.ops.gather import out_of_range
 from gluonish.nd.size import Size
 
@@ -19,11 +20,8 @@ if TYPE_CHECKING:
     from gluonish.hybrid.program import Program
 
 ROW = 4  # words of a table row: function, arguments, tiles, share
-
-
-def address_of(array: np.ndarray) -> int:
-    """The address of an array's first element."""
-    return array.__array_interface__["data"][0]
+AREAS = ("input", "output", "captured", "kept", "held", "key")
+empty = np.empty
 
 
 def block(count: int) -> tuple[np.ndarray, int]:
@@ -39,11 +37,6 @@ class Kept:
         self.owner = owner
         self.memory, self.base = owner.spare.pop() if owner.spare else block(owner.kept_size)
 
-    def arrays(self) -> list[np.ndarray]:
-        """The kept values."""
-        start = self.base - address_of(self.memory)
-        return [np.ndarray(shape, dtype, self.memory, start + offset) for shape, dtype, offset in self.owner.kept_layout]
-
     def __del__(self) -> None:
         if len(self.owner.spare) < 4:
             self.owner.spare.append((self.memory, self.base))
@@ -52,8 +45,9 @@ class Kept:
 class Bound:
     """See the module docstring. Used by one call at a time; the program keeps several where threads overlap."""
 
-    def __init__(self, program: Program, sizes: tuple[int, ...], prepared: bool = False) -> None:
+    def __init__(self, program: Program, sizes: tuple[int, ...], prepared: bool = False, held: Kept | None = None) -> None:
         self.program = program
+        self.held_layout = held.owner.kept_layout if held is not None else []
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
         self.steps: list[Step] = program.prepared.steps if prepared else program.main
         self.numbers: dict[int, tuple[int, ...]] = {}
@@ -115,23 +109,20 @@ class Bound:
         self.arena, self.arena_base = block(size)
 
     def _fill(self) -> None:
-        """Arguments of all steps in one array, a row of the table each, and where addresses go that differ per call."""
+        """Arguments of all steps in one array, and a row of the table for each step."""
         words: list[int] = []
         rows: list[tuple[int, int, int, int]] = []
-        self.patches: dict[tuple[str, int], list[int]] = {}
+        self.outer: dict[tuple[str, int], list[int]] = {}  # where addresses go that differ per call
         self.parts: list[Any] = []  # (first row, rows) or a function to call between
         begun = 0
         for number, (step, plan) in enumerate(zip(self.steps, self.plans)):
             if step.kernel is None:
-                if len(rows) > begun:
-                    self.parts.append((begun, len(rows) - begun))
+                self.parts += [(begun, len(rows)), self._numpy(step.fallback)]  # type: ignore[arg-type]
                 begun = len(rows)
-                self.parts.append(self._numpy(step.fallback))  # type: ignore[arg-type]
                 continue
             assert plan is not None
             start = len(words)
-            pointers = [*step.reads, *step.writes]
-            for node in pointers:
+            for node in (*step.reads, *step.writes):
                 words.append(self._pointer(node, len(words)))
             if step.checks:
                 words.append(address_of(self.errors))
@@ -141,19 +132,36 @@ class Bound:
             if step.checks:
                 words.append(number)
             rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self._long(step, plan))))
-        if len(rows) > begun:
-            self.parts.append((begun, len(rows) - begun))
+        self.parts.append((begun, len(rows)))
         self.words = np.array(words or [0], np.int64)
+        self._build_table(rows)
+
+    def _build_table(self, rows: list[tuple[int, int, int, int]]) -> None:
+        """The table of calls; its first row resolves the addresses of this call's arrays."""
         base = address_of(self.words)
-        self.table = np.array([(f, base + 8 * a, t, s) for f, a, t, s in rows] or [(0, 0, 0, 0)], np.int64)
-        self.table_address = address_of(self.table)
-        self.view = memoryview(self.words)
-        self.order = [(area, at, spots) for (area, at), spots in self.patches.items()]
-        self.input_patches = [(at, spots) for area, at, spots in self.order if area == "input"]
-        self.output_patches = [(at, spots) for area, at, spots in self.order if area == "output"]
-        self.kept_patches = [(at, spots) for area, at, spots in self.order if area == "kept"]
-        self.captured_patches = [(at, spots) for area, at, spots in self.order if area == "captured"]
-        self.key_spots = self.patches.get(("key", 0), [])
+        areas = list(self.outer)
+        self.objects = np.zeros(len(areas) + 1, np.int64)
+        entries = []
+        for slot, ((area, at), spots) in enumerate(self.outer.items()):
+            how = INDIRECT if area not in ("kept", "held") else at
+            entries += [(slot, base + 8 * spot, how) for spot in spots]
+        self.entries = np.array(entries or [(0, 0, 0)], np.int64)
+        self.resolve_words = np.array([address_of(self.objects), address_of(self.entries), len(entries)], np.int64)
+        first = (RESOLVE.address, address_of(self.resolve_words), 1, 0)
+        self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
+        # the resolving row goes before the first part; row numbers of the parts move on by one
+        table, row = address_of(self.table), ROW * 8
+        self.calls = [
+            part if callable(part) else (table + (0 if i == 0 else (part[0] + 1) * row), part[1] - part[0] + (i == 0))
+            for i, part in enumerate(self.parts)
+        ]
+        self.calls = [c for c in self.calls if callable(c) or c[1] > 0]
+        self.slots = memoryview(self.objects)
+        of = {name: [(slot, at) for slot, (area, at) in enumerate(areas) if area == name] for name in AREAS}
+        self.input_slots, self.output_slots, self.captured_slots = of["input"], of["output"], of["captured"]
+        self.kept_slots, self.held_slots = [s for s, _ in of["kept"]], [s for s, _ in of["held"]]
+        self.key_slots = [s for s, _ in of["key"]]
+        self.execute = pool.executor()
 
     def _long(self, step: Step, plan: Any) -> bool:
         if step.work is None:
@@ -166,59 +174,51 @@ class Bound:
             return self.arena_base + place.at
         if place.area == "prepared":
             return self.program.prepared.base + place.at
-        self.patches.setdefault(tuple(place), []).append(spot)  # type: ignore[arg-type]
+        if place.area == "input" and place.at in self.program.held_inputs:
+            place = Place("held", self.held_layout[place.at - self.program.held_inputs.start][2])
+        self.outer.setdefault((place.area, place.at), []).append(spot)
         return 0
 
     # --- running -------------------------------------------------------------------------------------------------------------
-    def run(self, data: Sequence[np.ndarray], key: Any) -> tuple[list[np.ndarray], Kept | None]:
+    def run(self, data: Sequence[Any], key: Any, held: Kept | None = None) -> tuple[list[np.ndarray], Kept | None]:
         """Runs all steps; see `Program.run`."""
-        view = self.view
-        held = []  # contiguous copies must live until the run ends
-        for at, spots in self.input_patches:
-            x = data[at]
-            if not x.flags.c_contiguous:
-                x = np.ascontiguousarray(x)
-                held.append(x)
-            pointer = address_of(x)
-            for spot in spots:
-                view[spot] = pointer
-        outputs = [np.empty(shape, dtype) for shape, dtype in self.returned]
-        for at, spots in self.output_patches:
-            pointer = address_of(outputs[at])
-            for spot in spots:
-                view[spot] = pointer
-        kept = Kept(self) if self.kept_layout else None
-        if kept is not None:
-            for at, spots in self.kept_patches:
-                for spot in spots:
-                    view[spot] = kept.base + at
-        self._point_to_captured(held)
-        if key is not None:
-            for spot in self.key_spots:
-                view[spot] = address_of(key)
-        self._call(data, outputs, kept, key)
+        slots = self.slots
+        for slot, at in self.input_slots:
+            slots[slot] = handle(data[at])
+        outputs = [empty(shape, dtype) for shape, dtype in self.returned]
+        for slot, at in self.output_slots:
+            slots[slot] = handle(outputs[at])
+        kept = None
+        if self.kept_layout:
+            kept = Kept(self)
+            for slot in self.kept_slots:
+                slots[slot] = kept.base
+        if held is not None:
+            for slot in self.held_slots:
+                slots[slot] = held.base
+        copies = None
+        captured = self.program.captured
+        for slot, at in self.captured_slots:
+            x = captured[at].array._data
+            if x is not self.captured_data[at]:
+                if x.flags.c_contiguous:
+                    self.captured_data[at] = x
+                else:
+                    x = np.ascontiguousarray(x)
+                    copies = [x, copies]  # lives until the run ends
+                slots[slot] = handle(x)
+        for slot in self.key_slots:
+            slots[slot] = handle(key)
+        for call in self.calls:
+            if type(call) is tuple:
+                self.execute(*call)
+            else:
+                call(data, outputs, kept, key, held)
+        if self.errors[0]:
+            self._raise()
         for array in self.updated:
             array._version[0] += 1
         return outputs, kept
-
-    def _point_to_captured(self, held: list[np.ndarray]) -> None:
-        for at, spots in self.captured_patches:
-            x = self.program.captured[at].array._data
-            if x is not self.captured_data[at]:
-                self.captured_data[at] = x if x.flags.c_contiguous else None
-                x = np.ascontiguousarray(x)
-                held.append(x)
-                for spot in spots:
-                    self.view[spot] = address_of(x)
-
-    def _call(self, data: Sequence[np.ndarray], outputs: list[np.ndarray], kept: Kept | None, key: Any) -> None:
-        for part in self.parts:
-            if isinstance(part, tuple):
-                pool.run(self.table_address + part[0] * ROW * 8, part[1])
-            else:
-                part(data, outputs, kept, key)
-        if self.errors[0]:
-            self._raise()
 
     def _raise(self) -> None:
         number, position, value, size = (int(v) for v in self.errors)
@@ -234,18 +234,21 @@ class Bound:
         forward = node.op.forward
         attrs = {k: concrete(v, self.number) for k, v in node.attrs.items()}
 
-        def evaluate(data: Any, outputs: Any, kept: Any, key: Any) -> None:
+        def evaluate(data: Any, outputs: Any, kept: Any, key: Any, held: Any) -> None:
             def array(x: Any) -> Any:
-                return self._array(x, data, outputs, kept, key) if isinstance(x, Node) else self.number(x)
+                return self._array(x, data, outputs, kept, key, held) if isinstance(x, Node) else self.number(x)
 
             array(node)[...] = forward(*[array(x) for x in node.inputs], **attrs)
 
         return evaluate
 
-    def _array(self, node: Node, data: Any, outputs: Any, kept: Any, key: Any) -> np.ndarray:
+    def _array(self, node: Node, data: Any, outputs: Any, kept: Any, key: Any, held: Any) -> np.ndarray:
         place = self.places[id(root_of(node))]
         shape = self.shape(node)
         if place.area == "input":
+            if place.at in self.program.held_inputs:
+                offset = self.held_layout[place.at - self.program.held_inputs.start][2]
+                return np.ndarray(shape, node.dtype, held.memory, held.base - address_of(held.memory) + offset)
             return np.asarray(data[place.at]).reshape(shape)
         if place.area == "output":
             return outputs[place.at].reshape(shape)

@@ -26,7 +26,7 @@ from gluonish.nd.dispatch import bind, state
 from gluonish.nd.errors import user_line
 from gluonish.nd.files import FileError, load, replacing, save
 from gluonish.nd.op import OPS
-from gluonish.nd.size import Size
+from gluonish.nd.size import Size, hint
 
 if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction
@@ -63,10 +63,7 @@ def _example(compiled: CompiledFunction, args: Any, kwargs: Any) -> tuple[Any, l
     if not compiled.variants:
         raise ValueError(f"export: call the model once first, or pass example inputs: export(path, x) ({user_line()})")
     last = compiled.variants[0]
-    sizes = last.scope.hints
-    specs = [a._data for a in last.arguments]
-    shapes = [tuple(s if isinstance(s, int) else sizes[str(s)] for s in spec.shape) for spec in specs]
-    return last.mode[0], [NDArray(np.zeros(shape, spec.dtype)) for shape, spec in zip(shapes, specs)]
+    return last.mode[0], [NDArray(np.zeros([hint(s) for s in a.shape], a.dtype)) for a in last.arguments]
 
 
 def _names(graph: Graph, parameters: Mapping[str, NDArray]) -> dict[int, str]:

@@ -8,10 +8,10 @@ that no variant fits makes a new one; the old ones are kept (the least recently 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from gluonish.hybrid.tree import flatten, unflatten
+from gluonish.hybrid.tree import flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
@@ -38,23 +38,34 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.trace is not None:  # inside another trace: becomes part of it
             return self.function(*args, **kwargs)
-        arrays: list[NDArray] = []
-        structure = flatten((args, kwargs), arrays)
-        return self._variant(structure, arrays).call(arrays)
+        if kwargs or any([type(a) is not NDArray for a in args]):
+            arrays: Any = []
+            structure = flatten((args, kwargs), arrays)
+        else:
+            arrays, structure = args, plain(len(args))
+        variant, sizes = self._variant(structure, arrays)
+        return variant.call(arrays, sizes)
 
-    def _variant(self, structure: Any, arrays: list[NDArray]) -> Variant:
+    def _variant(self, structure: Any, arrays: Sequence[NDArray]) -> tuple[Variant, tuple[int, ...]]:
+        """The variant for a call, and the call's sizes."""
         mode = (structure, state.training, state.recording)
         for position, variant in enumerate(self.variants):
-            if variant.mode == mode and variant.fits(arrays):
-                if position:
-                    with self._lock:
-                        if variant in self.variants:
-                            self.variants.remove(variant)
-                            self.variants.insert(0, variant)
-                return variant
-        return self._new_variant(mode, structure, arrays)
+            if variant.mode == mode:
+                sizes = variant.fits(arrays)
+                if sizes is not None:
+                    if position > 3:
+                        self._move_up(variant)
+                    return variant, sizes
+        variant = self._new_variant(mode, structure, arrays)
+        return variant, variant.match(arrays)
 
-    def _new_variant(self, mode: Any, structure: Any, arrays: list[NDArray]) -> Variant:
+    def _move_up(self, variant: Variant) -> None:
+        with self._lock:
+            if variant in self.variants:
+                self.variants.remove(variant)
+                self.variants.insert(0, variant)
+
+    def _new_variant(self, mode: Any, structure: Any, arrays: Sequence[NDArray]) -> Variant:
         with self._lock:
             reason = self._reason(mode, arrays)
             variant = trace_variant(self, mode, structure, arrays)
@@ -63,7 +74,7 @@ class CompiledFunction:
             del self.variants[LIMIT:]
             return variant
 
-    def _reason(self, mode: Any, arrays: list[NDArray]) -> str:
+    def _reason(self, mode: Any, arrays: Sequence[NDArray]) -> str:
         if not self.variants:
             return f"first call ({user_line()})"
         same_mode = [v for v in self.variants if v.mode == mode]
@@ -75,7 +86,7 @@ class CompiledFunction:
         """The variant that a call with these arguments uses, traced now if there is none."""
         arrays: list[NDArray] = []
         structure = flatten((args, kwargs), arrays)
-        return self._variant(structure, arrays)
+        return self._variant(structure, arrays)[0]
 
     def graph(self, *args: Any, **kwargs: Any) -> Any:
         """The optimised graph for such arguments; print it to read it."""
@@ -111,6 +122,3 @@ def hybridize(function: Callable[..., Any]) -> CompiledFunction:
     8.0
     """
     return CompiledFunction(function)
-
-
-__all__ = ["CompiledFunction", "compile_function", "hybridize", "unflatten"]

@@ -20,6 +20,7 @@ from gluonish.hybrid.lower import copy_step, lower, strides_of
 from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned
 from gluonish.hybrid.step import Step
+from gluonish.kernels.pointers import address_of
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
 
@@ -27,11 +28,13 @@ SIZES_KEPT = 16
 
 
 class Program:
-    """A compiled graph. The last `kept` outputs are values for the backward: they live in one block per call."""
+    """A compiled graph. The last `kept` outputs are values for the backward: they live in one block per call, which the
+    backward's program gets as `held` and reads at the places `held_inputs` of its inputs. `steady`: captured arrays
+    change rarely, so what depends on them alone is computed apart."""
 
-    def __init__(self, graph: Graph, kept: int = 0) -> None:
+    def __init__(self, graph: Graph, kept: int = 0, held_inputs: range = range(0), steady: bool = True) -> None:
         self.graph = _with_own_outputs(graph)
-        self.kept = kept
+        self.held_inputs = held_inputs
         outputs = self.graph.outputs
         self.returned, self.kept_nodes = outputs[: len(outputs) - kept], outputs[len(outputs) - kept :]
         self.fixed = captured_only(self.graph)
@@ -41,7 +44,7 @@ class Program:
         self.places = self._outer_places()
         self._place_updates()
         self._number_sizes()
-        self.prepared = Prepared(self)
+        self.prepared = Prepared(self, steady)
         self.main = [s for s in self.steps if s not in self.prepared.steps]
         self.updated = [leaf.array for leaf, _ in self.graph.updates]
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
@@ -109,24 +112,27 @@ class Program:
         self.evaluate = evaluator(found.values(), symbols) if found else None
 
     # --- running ------------------------------------------------------------------------------------------------------------
-    def run(self, data: Sequence[np.ndarray], sizes: tuple[int, ...], key: Any = None) -> tuple[list[np.ndarray], Kept | None]:
-        """Runs the program: the outputs, and what is kept for the backward.
+    def run(
+        self, data: Sequence[Any], sizes: tuple[int, ...], key: Any = None, held: Kept | None = None
+    ) -> tuple[list[np.ndarray], Kept | None]:
+        """Runs the program on C-contiguous arrays: the outputs, and what is kept for the backward.
 
         Raises: IndexError for an index out of range.
         """
         waiting = self._bound.get(sizes)
-        bound = waiting.pop() if waiting else self._bind(sizes)
-        self.prepared.refresh()
+        bound = waiting.pop() if waiting else self._bind(sizes, held)
+        if self.prepared.sources:
+            self.prepared.refresh()
         try:
-            return bound.run(data, key)
+            return bound.run(data, key, held)
         finally:
             self._bound.setdefault(sizes, []).append(bound)
 
-    def _bind(self, sizes: tuple[int, ...]) -> Bound:
+    def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
         with self._lock:
             while len(self._bound) > SIZES_KEPT:
                 self._bound.pop(next(iter(self._bound)))
-        return Bound(self, sizes)
+        return Bound(self, sizes, held=held)
 
     def size_table(self, sizes: tuple[int, ...]) -> dict[str, int]:
         """The values of all symbolic sizes, by their text."""
@@ -146,13 +152,13 @@ class Program:
 class Prepared:
     """The steps that depend on captured arrays alone, run again only when one of those changes."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, steady: bool) -> None:
         self.steps: list[Step] = []
         known = {id(n) for n in program.captured if id(n) in program.fixed}
         self.sources: list[Any] = []
         size = 0
         kept = {id(root_of(n)) for n in program.kept_nodes}
-        for step in program.steps:
+        for step in program.steps if steady else ():
             roots = [root_of(r) for r in step.reads]
             if not roots or step.kernel is None or step.checks or not all(id(r) in known for r in roots):
                 continue
@@ -168,7 +174,7 @@ class Prepared:
                 known.add(id(root))
             self.sources += [r.array for r in roots if r.kind == "captured" and not any(r.array is s for s in self.sources)]
         self.memory = np.empty(size + 64, np.uint8)
-        self.base = -(-self.memory.__array_interface__["data"][0] // 64) * 64
+        self.base = -(-address_of(self.memory) // 64) * 64
         self.program = program
         self.bound: Bound | None = None
         self.version: Any = None
@@ -176,8 +182,6 @@ class Prepared:
 
     def refresh(self) -> None:
         """Runs the steps if an array they read has changed."""
-        if not self.sources:
-            return
         version = [(a._version[0], id(a._data)) for a in self.sources]
         if version == self.version:
             return

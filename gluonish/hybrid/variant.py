@@ -10,6 +10,7 @@ import numpy as np
 
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.guards import Argument, matcher
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
@@ -36,13 +37,13 @@ class Variant:
         self.mode = mode
         self.reason = ""
         self.recording = mode[2]
-        self.specs = [(x.ndim, x.dtype, _wants(x)) for x in arrays]
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
         self.on_tape = [a for a in self.captured if id(a) not in trace.updated]
         self.captured_specs = [(a._data.shape, a.dtype, _wants(a)) for a in self.captured]
-        self.arguments = list(trace.arguments)
-        self._sizes(trace)
+        self.captured_data = [a._data for a in self.captured]
+        self.captured_wanted = [_wants(a) for a in self.captured]
+        self._sizes(trace, arrays)
         self.count_blocks = evaluator([trace.blocks], self.symbols)
         self.draws = trace.key is not None
         self.reads: Any = None
@@ -52,48 +53,23 @@ class Variant:
         self.program: Program
         self.backward: Backward | None = None
         self.structure: Any = None
+        self.single = False
         self.deliveries: list[NDArray] = []
         self.differentiable: list[bool] = []
 
-    def _sizes(self, trace: Trace) -> None:
-        symbols = list(trace.sizes.hints)
-        places = {}
-        self.fixed: list[tuple[int, int, int]] = []  # (argument, axis, size): sizes 0 and 1 are structure
-        for i, array in enumerate(trace.arguments):
-            for axis, size in enumerate(array.shape):
-                if isinstance(size, int):
-                    self.fixed.append((i, axis, size))
-                else:
-                    places[str(size)] = (i, axis)
-        self.symbols = symbols
-        self.places = [places[s] for s in symbols]
-        self.guards = list(trace.sizes.guards.values())
-        self.holds = checker(self.guards, symbols) if self.guards else None
+    def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
         self.scope = trace.sizes
+        self.symbols = list(trace.sizes.hints)
+        self.guards = list(trace.sizes.guards.values())
+        wanted = [_wants(x) if self.recording else None for x in arrays]
+        self.arguments = [Argument(a.shape, a.dtype, w) for a, w in zip(trace.arguments, wanted)]
+        self.match = matcher(self.arguments, self.guards, self.symbols)
 
     # --- guards -------------------------------------------------------------------------------------------------------
-    def fits(self, arrays: Sequence[NDArray]) -> bool:
-        """Whether the trace is valid for these arguments now."""
-        for x, (rank, dtype, wanted) in zip(arrays, self.specs):
-            data = x._data
-            if data.ndim != rank or data.dtype is not dtype and data.dtype != dtype:
-                return False
-            if self.recording and _wants(x) != wanted:
-                return False
-        for i, axis, size in self.fixed:
-            if arrays[i]._data.shape[axis] != size:
-                return False
-        sizes = self.sizes_of(arrays)
-        for s in sizes:
-            if s <= 1:
-                return False
-        if self.holds is not None and not self.holds(*sizes):
-            return False
-        return self._attributes_hold() and self._captured_hold()
-
-    def sizes_of(self, arrays: Sequence[NDArray]) -> tuple[int, ...]:
-        """The values of the symbols."""
-        return tuple([arrays[i]._data.shape[axis] for i, axis in self.places])
+    def fits(self, arrays: Sequence[NDArray]) -> Any:
+        """The sizes of a call if the trace is valid for it now, else None."""
+        sizes = self.match(arrays)
+        return sizes if sizes is not None and self._attributes_hold() and self._captured_hold() else None
 
     def _attributes_hold(self) -> bool:
         if self.reads is None:
@@ -107,30 +83,34 @@ class Variant:
         return True
 
     def _captured_hold(self) -> bool:
-        for a, (shape, dtype, wanted) in zip(self.captured, self.captured_specs):
-            data = a._data
-            if data.dtype is not dtype and data.dtype != dtype or data.shape != shape:
-                return False
-            if self.recording and (a._grad is not None or a._entry is not None) != wanted:
+        recording = self.recording
+        for i, a in enumerate(self.captured):
+            if a._data is not self.captured_data[i]:
+                shape, dtype, _ = self.captured_specs[i]
+                if a._data.dtype != dtype or a._data.shape != shape:
+                    return False
+                self.captured_data[i] = a._data
+            if recording and (a._grad is None and a._entry is None) is self.captured_wanted[i]:
                 return False
         return True
 
     def misfit(self, arrays: Sequence[NDArray]) -> str:
         """Why these arguments do not fit, in words."""
-        for i, (x, (rank, dtype, wanted)) in enumerate(zip(arrays, self.specs)):
-            if x.ndim != rank:
-                return f"argument {i} has {x.ndim} dimensions, not {rank}"
-            if x.dtype != dtype:
-                return f"argument {i} is {x.dtype}, not {dtype}"
-            if self.recording and _wants(x) != wanted:
+        symbols: dict[str, int] = {}
+        for i, (x, argument) in enumerate(zip(arrays, self.arguments)):
+            if x.ndim != len(argument.shape):
+                return f"argument {i} has {x.ndim} dimensions, not {len(argument.shape)}"
+            if x.dtype != argument.dtype:
+                return f"argument {i} is {x.dtype}, not {argument.dtype}"
+            if argument.wanted is not None and _wants(x) != argument.wanted:
                 return f"argument {i} {'wants' if _wants(x) else 'does not want'} a gradient"
-        for i, axis, size in self.fixed:
-            if arrays[i].shape[axis] != size:
-                return f"size {arrays[i].shape[axis]} of argument {i}, dimension {axis}, was {size}"
-        sizes = self.sizes_of(arrays)
-        for (i, axis), s in zip(self.places, sizes):
-            if s <= 1:
-                return f"size {s} of argument {i}, dimension {axis}"
+            for axis, (size, expected) in enumerate(zip(x.shape, argument.shape)):
+                if isinstance(expected, int) and size != expected:
+                    return f"size {size} of argument {i}, dimension {axis}, was {expected}"
+                if not isinstance(expected, int) and size <= 1:
+                    return f"size {size} of argument {i}, dimension {axis}"
+                symbols[str(expected)] = size
+        sizes = [symbols[s] for s in self.symbols]
         for guard in self.guards:
             if not checker([guard], self.symbols)(*sizes):
                 return f"a size on which Python branched: {guard} no longer holds"
@@ -139,45 +119,57 @@ class Variant:
         return "a captured array has another shape or dtype, or wants a gradient now"
 
     # --- calls ----------------------------------------------------------------------------------------------------------
-    def call(self, arrays: Sequence[NDArray]) -> Any:
+    def call(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
-        sizes = self.sizes_of(arrays)
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
-        data = [x._data for x in arrays]
+        data = [contiguous(x._data) for x in arrays]
         results, kept = self.program.run(data, sizes, key)
-        count = len(self.differentiable)
-        outputs = [NDArray(d) for d in results[:count]]
-        for original, value in zip(self.deliveries, results[count:]):
-            original._grad.receive(NDArray(value))  # type: ignore[union-attr]
+        outputs = [NDArray(d) for d in results]
+        if self.deliveries:
+            for original, value in zip(self.deliveries, outputs[len(self.differentiable) :]):
+                original._grad.receive(value)  # type: ignore[union-attr]
         if self.backward is not None:
             note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
-        return unflatten(self.structure, iter(outputs))
+        return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
 
     def explain(self) -> list[str]:
         """Lines on guards, fallbacks and kernels."""
         rows = [f"relies on {guard}" for guard in self.guards]
         if self.symbols:
-            names = ", ".join(f"{s}=size of argument {i}, dimension {a}" for s, (i, a) in zip(self.symbols, self.places))
-            rows.append(f"any size: {names}")
+            rows.append(f"any size of: {', '.join(self._places())}")
         rows += self.program.explain()
         if self.backward is not None and self.backward.ready is not None:
             rows += [f"backward: {line}" for line in self.backward.ready.explain()]
         return rows
 
 
+    def _places(self) -> list[str]:
+        return [
+            f"argument {i}, dimension {axis} ({size})"
+            for i, argument in enumerate(self.arguments)
+            for axis, size in enumerate(argument.shape)
+            if not isinstance(size, int)
+        ]
+
+
+def contiguous(data: np.ndarray) -> np.ndarray:
+    """The array itself if it lies in C order, else a copy that does."""
+    return data if data.flags.c_contiguous else np.ascontiguousarray(data)
+
+
 class Backward:
     """The backward of a variant: its graph, compiled when it first runs."""
 
-    def __init__(self, graph: Graph, heads: int, targets: list[int]) -> None:
+    def __init__(self, graph: Graph, held: range, targets: list[int]) -> None:
         self.graph = graph
-        self.heads = heads
+        self.held = held
         self.targets = targets  # positions among the call's inputs (arguments, then captured arrays)
         self.ready: Program | None = None
 
     def program(self) -> Program:
         """The compiled program."""
         if self.ready is None:
-            self.ready = Program(self.graph)
+            self.ready = Program(self.graph, held_inputs=self.held, steady=False)
         return self.ready
 
 
@@ -209,8 +201,9 @@ class Call:
         for i, differentiable in enumerate(variant.differentiable):
             if differentiable:
                 given = grads.get(i)
-                heads.append(np.zeros(*self.specs[i]) if given is None else given._data)
-        results, _ = backward.program().run([*heads, *(self.kept.arrays() if self.kept is not None else ()), *self.data], self.sizes, self.key)
+                heads.append(np.zeros(*self.specs[i]) if given is None else contiguous(given._data))
+        data = [*heads, *(None for _ in backward.held), *self.data]
+        results, _ = backward.program().run(data, self.sizes, self.key, self.kept)
         out: list[Any] = [None] * len(inputs)
         for position, value in zip(backward.targets, results):
             out[position] = NDArray(value)
@@ -264,6 +257,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.reads = reads
     variant.seen_changes = owner.watch.changes() if owner.watch is not None else 0
     variant.structure = shape_of_results
+    variant.single = len(results) == 1 and not isinstance(shape_of_results, tuple)
     variant.differentiable = differentiable
     variant.deliveries = [original for original, _ in trace.deliveries]
     variant.traced = trace.graph(outputs, owner.name)
@@ -292,12 +286,13 @@ def _compile(
 ) -> None:
     captured = [trace.captured[id(a)] for a in variant.on_tape]
     if not gradients:
-        variant.program = Program(variant.optimised)
+        variant.program = Program(variant.optimised, steady=not variant.recording)
         variant.differentiable = [False] * len(variant.differentiable)
         return
     leaves = [id(a) for a in [*trace.arguments, *captured]]
     parts = cut(variant.optimised, [h._data for h in heads], outputs)
-    variant.program = Program(parts.forward, kept=len(parts.kept))
-    variant.backward = Backward(parts.backward, len(heads), [leaves.index(id(leaf)) for leaf, _ in gradients])
+    variant.program = Program(parts.forward, kept=len(parts.kept), steady=False)
+    held = range(len(heads), len(heads) + len(parts.kept))
+    variant.backward = Backward(parts.backward, held, [leaves.index(id(leaf)) for leaf, _ in gradients])
 
 

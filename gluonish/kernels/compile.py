@@ -8,6 +8,7 @@ process. numba is imported only when a kernel is compiled, llvmlite when the fir
 from __future__ import annotations
 
 import functools
+import os
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _addresses: dict[tuple[Kernel, Target], int] = {}
 _lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # no thread may be inside the compiler while the process forks
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _ALLOWED = frozenset(("memcpy", "memset", "memmove"))
 _DEFINE = re.compile(r"^(define .*)\n\{", re.MULTILINE)
 

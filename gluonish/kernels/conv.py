@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from gluonish.kernels import weight_gradient, window
 from gluonish.kernels.epilogue import Epilogue
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.tiling import ceil_div
+from gluonish.kernels.tiling import ceil_div, tile_of
 from gluonish.kernels.window import Phase, Unit, Walk
 
 Shapes = list[tuple[int, ...]]
@@ -50,10 +50,12 @@ def conv2d_kernel(dtype: str, geometry: Geometry, epilogue: Epilogue = ()) -> Ke
     OH and OW may be anything: windows that leave the image read zeros.
     """
 
-    def plan(ins: Shapes, outs: Shapes) -> Plan:
-        return window.plan_of(_forward(geometry, ins[0], outs[0]), dtype)
+    tile = tile_of(dtype)
 
-    return Kernel("convolution", *window.source_of(dtype, epilogue), plan)
+    def plan(ins: Shapes, outs: Shapes) -> Plan:
+        return window.plan_of(_forward(geometry, ins[0], outs[0]), tile)
+
+    return Kernel("convolution", *window.source_of(dtype, tile, epilogue), plan)
 
 
 def conv2d_data_gradient_kernel(dtype: str, geometry: Geometry, epilogue: Epilogue = ()) -> Kernel:
@@ -64,10 +66,12 @@ def conv2d_data_gradient_kernel(dtype: str, geometry: Geometry, epilogue: Epilog
     Shapes: out's gradient (N, OH, OW, cout); the image's (N, H, W, cin).
     """
 
-    def plan(ins: Shapes, outs: Shapes) -> Plan:
-        return window.plan_of(_backward(geometry, ins[0], outs[0]), dtype)
+    tile = tile_of(dtype)
 
-    return Kernel("convolution", *window.source_of(dtype, epilogue), plan)
+    def plan(ins: Shapes, outs: Shapes) -> Plan:
+        return window.plan_of(_backward(geometry, ins[0], outs[0]), tile)
+
+    return Kernel("convolution", *window.source_of(dtype, tile, epilogue), plan)
 
 
 def conv2d_weight_gradient_kernel(dtype: str, geometry: Geometry) -> Kernel:
@@ -76,10 +80,12 @@ def conv2d_weight_gradient_kernel(dtype: str, geometry: Geometry) -> Kernel:
     Shapes: image (N, H, W, cin); out's gradient (N, OH, OW, cout); weight's (kh, kw, cin / groups, cout).
     """
 
-    def plan(ins: Shapes, outs: Shapes) -> Plan:
-        return weight_gradient.plan_of(_forward(geometry, ins[0], ins[1]), dtype)
+    tile = tile_of(dtype)
 
-    return Kernel("weight_gradient", *weight_gradient.source_of(dtype), plan)
+    def plan(ins: Shapes, outs: Shapes) -> Plan:
+        return weight_gradient.plan_of(_forward(geometry, ins[0], ins[1]), tile)
+
+    return Kernel("weight_gradient", *weight_gradient.source_of(dtype, tile), plan)
 
 
 def _forward(g: Geometry, image: tuple[int, ...], out: tuple[int, ...]) -> Walk:

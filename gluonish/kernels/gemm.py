@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.tiling import ceil_div, packed_size, round_up, tile_of
+from gluonish.kernels.tiling import Tile, ceil_div, round_up, tile_of
 
 Shapes = list[tuple[int, ...]]
 DEPTH = 512  # k in one block: with 64 columns of float32 128 KB of the panel, which stay in the second cache
@@ -66,7 +66,7 @@ def matmul_kernel(dtype: str, transpose_a: bool = False, epilogue: Epilogue = ()
         out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=size,
     )  # fmt: skip
     externals = (
-        ("product", "microkernel:product", (dtype, "taps", epilogue)),
+        ("product", "microkernel:product", (dtype, "taps", tile, epilogue)),
         ("stack", "microkernel:stack", (8 * tile.rows,)),
     )
 
@@ -75,21 +75,20 @@ def matmul_kernel(dtype: str, transpose_a: bool = False, epilogue: Epilogue = ()
         batch = lead[0] if batched else 1
         k = ins[0][-2] if transpose_a else ins[0][-1]
         steps = (size, m * size) if transpose_a else (k * size, size)
-        right_batch = 0 if len(ins[1]) == 1 else size * packed_size(k, n, dtype)
-        rows = _rows_of_tile(m, n, k, batch, dtype)
+        right_batch = 0 if len(ins[1]) == 1 else size * k * round_up(n, tile.lanes)
+        rows = _rows_of_tile(m, n, k, batch, tile)
         tiles = batch * ceil_div(m, rows) * ceil_div(n, tile.columns)
         return Plan((m, n, k, *steps, rows, DEPTH, right_batch), tiles)
 
     return Kernel("matmul", source, externals, plan)
 
 
-def _rows_of_tile(m: int, n: int, k: int, batch: int, dtype: str) -> int:
+def _rows_of_tile(m: int, n: int, k: int, batch: int, tile: Tile) -> int:
     """Rows of one tile of the pool; it has one panel of columns.
 
     At most ROWS, so that a tile's part of left stays in the second cache; fewer where there would be few tiles, as long
     as each is worth a thread's while.
     """
-    tile = tile_of(dtype)
     wanted = min(TILES, max(1, 2 * m * n * k * batch // WORTH))
     blocks = ceil_div(wanted, max(1, batch * ceil_div(n, tile.columns)))
     return min(round_up(max(1, ceil_div(m, blocks)), tile.rows), ROWS // tile.rows * tile.rows)

@@ -29,7 +29,7 @@ from llvmlite import ir
 from gluonish.kernels import target as targets
 from gluonish.kernels.epilogue import Epilogue, checked, result_of
 from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, phi
-from gluonish.kernels.tiling import Tile, tile_of
+from gluonish.kernels.tiling import Tile
 
 FIRST, LAST = 1, 2  # bits of `phase`
 OUTPUT = ("out", "out_rows", "column", "columns", "phase", "extras")
@@ -40,7 +40,7 @@ PARAMETERS = {
 Grid = list[Any]  # an SSA value for each accumulator, row after row
 
 
-def product(dtype: str, walk: str, epilogue: Epilogue = ()) -> Any:
+def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = ()) -> Any:
     """The Numba intrinsic of one tile; all arguments are int64, see PARAMETERS.
 
     table: address of the left addresses. tap_step: bytes from a tap's addresses to the next's. taps: how many.
@@ -52,7 +52,7 @@ def product(dtype: str, walk: str, epilogue: Epilogue = ()) -> Any:
     stored). extras: address of the addresses of the epilogue's operands.
     Right rows are read in whole vectors, so they must go on for that long.
     """
-    emitter = _Emitter(dtype, tile_of(dtype), walk, checked(epilogue))
+    emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue))
     return intrinsic_of(len(PARAMETERS[walk]), emitter.choose)
 
 

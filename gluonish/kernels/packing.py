@@ -13,13 +13,14 @@ Deliberately not here: packing of left operands, which the microkernel reads whe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.lanes import Lanes, i64, intrinsic_of, loop
-from gluonish.kernels.tiling import ceil_div, packed_size, tile_of
+from gluonish.kernels.tiling import Tile, ceil_div, packed_size, tile_of
 
 Shapes = list[tuple[int, ...]]
 CHUNK = 256  # rows of a panel in one tile of the pool: 64 KB
@@ -61,13 +62,14 @@ def pack_kernel(dtype: str, transpose: bool = False) -> Kernel:
 
     Shapes: right [K, N], or [N, K] if `transpose`; packed (packed_size(K, N),). A leading axis of both is a batch.
     """
+    tile = tile_of(dtype)
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
         *lead, rows, columns = ins[0]
         k, n = (columns, rows) if transpose else (rows, columns)
-        return _plan(dtype, math.prod(lead), rows * columns, 1, 0, k, n, columns)
+        return _plan(tile, math.prod(lead), rows * columns, 1, 0, k, n, columns)
 
-    return Kernel("pack", _source(dtype, transpose), _externals(dtype, transpose), plan)
+    return _kernel(dtype, tile, transpose, plan)
 
 
 def pack_convolution_kernel(dtype: str, groups: int = 1, gradient: bool = False) -> Kernel:
@@ -75,14 +77,15 @@ def pack_convolution_kernel(dtype: str, groups: int = 1, gradient: bool = False)
 
     Shapes: weight (kh, kw, cin / groups, cout); packed (packed_convolution_size(weight, groups, gradient),).
     """
+    tile = tile_of(dtype)
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
         taps, cin, cout = _weight_sizes(ins[0], groups)
         if gradient:
-            return _plan(dtype, groups, cout, taps, cin * cout * groups, cout, cin, cout * groups)
-        return _plan(dtype, groups, cout, 1, 0, taps * cin, cout, cout * groups)
+            return _plan(tile, groups, cout, taps, cin * cout * groups, cout, cin, cout * groups)
+        return _plan(tile, groups, cout, 1, 0, taps * cin, cout, cout * groups)
 
-    return Kernel("pack", _source(dtype, gradient), _externals(dtype, gradient), plan)
+    return _kernel(dtype, tile, gradient, plan)
 
 
 def packed_convolution_size(weight: tuple[int, ...], dtype: str, groups: int = 1, gradient: bool = False) -> int:
@@ -91,13 +94,12 @@ def packed_convolution_size(weight: tuple[int, ...], dtype: str, groups: int = 1
     return groups * (packed_size(taps * cout, cin, dtype) if gradient else packed_size(taps * cin, cout, dtype))
 
 
-def transpose_block(dtype: str) -> Any:
-    """The Numba intrinsic that transposes a block of at most a vector's lanes each way.
+def transpose_block(dtype: str, count: int) -> Any:
+    """The Numba intrinsic that transposes a block of at most `count` rows and columns, a vector's lanes.
 
     Arguments: source, source_step, place, place_step, rows, columns; steps in bytes. Of the source, `rows` rows of
     `columns` numbers are read; `columns` whole vectors are written, with zeros for the rows that do not exist.
     """
-    count = tile_of(dtype).lanes
 
     def emit(b: ir.IRBuilder, arguments: list[ir.Value]) -> None:
         source, source_step, place, place_step, rows, columns = arguments
@@ -119,9 +121,8 @@ def transpose_block(dtype: str) -> Any:
     return intrinsic_of(6, emit)
 
 
-def copy_row(dtype: str) -> Any:
+def copy_row(dtype: str, count: int) -> Any:
     """The Numba intrinsic `(source, place, count)` that copies `count` numbers and fills the last vector with zeros."""
-    count = tile_of(dtype).lanes
 
     def emit(b: ir.IRBuilder, arguments: list[ir.Value]) -> None:
         source, place, numbers = arguments
@@ -157,22 +158,18 @@ def _transposed(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _source(dtype: str, transpose: bool) -> str:
-    tile = tile_of(dtype)
+def _kernel(dtype: str, tile: Tile, transpose: bool, plan: Callable[[Shapes, Shapes], Plan]) -> Kernel:
     text = HEAD + (TRANSPOSE if transpose else COPY).lstrip("\n")
-    return text.format(NR=tile.columns, VL=tile.lanes, CHUNK=CHUNK, size=tile.size)
-
-
-def _externals(dtype: str, transpose: bool) -> tuple[Any, ...]:
+    source = text.format(NR=tile.columns, VL=tile.lanes, CHUNK=CHUNK, size=tile.size)
     name = ("transpose", "packing:transpose_block") if transpose else ("copy_row", "packing:copy_row")
-    return ((*name, (dtype,)),)
+    return Kernel("pack", source, ((*name, (dtype, tile.lanes)),), plan)
 
 
 def _plan(
-    dtype: str, matrices: int, matrix_step: int, segments: int, segment_step: int, depth: int, n: int, step: int
+    tile: Tile, matrices: int, matrix_step: int, segments: int, segment_step: int, depth: int, n: int, step: int
 ) -> Plan:
     """K is (segments, depth); the steps count numbers; `step` is from one row of the matrix in memory to the next."""
-    tiles = matrices * segments * ceil_div(n, tile_of(dtype).columns) * ceil_div(depth, CHUNK)
+    tiles = matrices * segments * ceil_div(n, tile.columns) * ceil_div(depth, CHUNK)
     return Plan((segments, depth, n, matrix_step, segment_step, step), tiles)
 
 

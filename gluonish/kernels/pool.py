@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gluonish.kernels.compile import address  # before our own fork hooks: the hooks of later modules take locks first
 from gluonish.kernels.kernel import Kernel
 
 MAX_THREADS = 256
@@ -178,7 +179,7 @@ def run(table: int, steps: int) -> None:
 @functools.cache
 def executor() -> Callable[[int, int], None]:
     """The compiled function behind `run`."""
-    return functools.partial(_function(_EXECUTE), _pool().address)
+    return functools.partial(_function(_EXECUTE), _made().address)
 
 
 def get_num_threads() -> int:
@@ -194,12 +195,14 @@ def set_num_threads(count: int) -> None:
     global _threads
     if count < 1:
         raise ValueError(f"set_num_threads: the number of threads must be 1 or more; got {count}")
-    _threads = min(int(count), MAX_THREADS)
-    if _pool.cache_info().currsize:
-        _pool().resize(_threads)
+    with _guard:
+        _threads = min(int(count), MAX_THREADS)
+        if _pool:
+            _pool.resize(_threads)
 
 
 _threads = 0  # 0: not yet asked for
+_guard = threading.Lock()  # held by whoever starts, stops or makes the pool
 
 
 @functools.cache
@@ -227,7 +230,7 @@ def _quota(otherwise: float) -> float:
 
 
 def _function(kernel: Kernel) -> Any:
-    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(kernel.address)
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address(kernel))
 
 
 class _Pool:
@@ -238,7 +241,6 @@ class _Pool:
         skip = -(ctypes.addressof(self._memory) // 8) % _LINE
         self.address = ctypes.addressof(self._memory) + 8 * skip
         self._words = (ctypes.c_int64 * _WORDS).from_address(self.address)
-        self._guard = threading.Lock()
         self._workers: list[threading.Thread] = []
         self._locks: list[int] = []
         self._callback = ctypes.CFUNCTYPE(None)(self._start)
@@ -252,14 +254,13 @@ class _Pool:
 
     def resize(self, threads: int) -> None:
         """Lets `threads` - 1 workers help; they start when they are needed."""
-        with self._guard:
-            self._words[_HELPERS] = threads - 1
-            if threads - 1 < len(self._workers):
-                self._stop()
+        self._words[_HELPERS] = threads - 1
+        if threads - 1 != len(self._workers):
+            self.stop()
 
     def _start(self) -> None:
         """Called by the executor, at a shared row, when no worker is running."""
-        with self._guard:
+        with _guard:
             words = self._words
             words[_SPINS] = words[_SPINS] or _spins()
             try:
@@ -278,49 +279,52 @@ class _Pool:
         thread.start()
         self._workers.append(thread)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends the workers; a later shared row starts new ones."""
         self._halt(self.address, len(self._workers), 0)
         for thread in self._workers:
             thread.join()
         self._workers.clear()
         self._words[_RUNNING] = self._words[_STOP] = 0
 
-    def stop(self) -> None:
-        """Ends the workers; a later shared row starts new ones."""
-        with self._guard:
-            self._stop()
-
-    def close(self) -> None:
-        """Ends the workers for good: the interpreter is about to exit."""
-        with self._guard:
-            self._words[_HELPERS] = 0
-            self._stop()
-
-    def before_fork(self) -> None:
-        """No worker, and no thread inside this class, while the process forks."""
-        self._guard.acquire()
-        self._stop()
-
-    def after_fork(self) -> None:
-        """In the parent: as before, the workers start again when they are needed."""
-        self._guard.release()
-
-    def after_fork_in_child(self) -> None:
-        """In the child: no other thread exists, so nobody has the workers and no job is open."""
+    def forget(self) -> None:
+        """In the child of a fork, where no other thread exists: nobody has the workers, and no job is open."""
         for word in (_OPEN, _ACTIVE, _SLEEPERS, _OWNER):
             self._words[word] = 0
-        self._guard.release()
 
 
-@functools.cache
-def _pool() -> _Pool:
-    pool = _Pool()
-    atexit.register(pool.close)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(
-            before=pool.before_fork, after_in_parent=pool.after_fork, after_in_child=pool.after_fork_in_child
-        )
-    return pool
+_pool: _Pool | None = None
+
+
+def _made() -> _Pool:
+    global _pool
+    with _guard:
+        _pool = _pool or _Pool()
+        return _pool
+
+
+def _close() -> None:
+    """Ends the workers for good: the interpreter is about to exit."""
+    with _guard:
+        if _pool:
+            _pool.resize(1)
+
+
+def _before_fork() -> None:
+    _guard.acquire()
+    if _pool:
+        _pool.stop()
+
+
+def _after_fork_in_child() -> None:
+    if _pool:
+        _pool.forget()
+    _guard.release()
+
+
+atexit.register(_close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_guard.release, after_in_child=_after_fork_in_child)
 
 
 def _address_of(function: Any) -> int:

@@ -5,17 +5,17 @@ Deliberately not here: cache blocking, which depends on the sizes of a call and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from gluonish.kernels import target as targets
 
 
-@dataclass(frozen=True)
-class Tile:
-    """The output tile that one microkernel call keeps in registers.
+class Tile(NamedTuple):
+    """The output tile that one microkernel call keeps in registers; pure data, so that externals can have it.
 
+    A kernel's source, its externals and its plan must agree on it: all take the one of the moment the Kernel was made.
     rows: output rows (values of the left operand that are broadcast in each step).
     vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number.
     """

@@ -13,7 +13,7 @@ Deliberately not here: the bias gradient, which is a plain reduction.
 from __future__ import annotations
 
 from gluonish.kernels.kernel import External, Plan
-from gluonish.kernels.tiling import ceil_div, round_up, tile_of
+from gluonish.kernels.tiling import Tile, ceil_div, round_up
 from gluonish.kernels.window import ZEROS, Walk
 
 PAIRS = 256  # pixels in a block: 256 rows of a panel are 64 KB
@@ -101,12 +101,11 @@ def weight_gradient(args, begin, end):
 """
 
 
-def source_of(dtype: str) -> tuple[str, tuple[External, ...]]:
+def source_of(dtype: str, tile: Tile) -> tuple[str, tuple[External, ...]]:
     """The kernel's source and externals. Inputs: image, gradient of the output. Output: gradient of the weights."""
-    tile = tile_of(dtype)
     externals: tuple[External, ...] = (
-        ("product", "microkernel:product", (dtype, "pairs")),
-        ("copy_row", "packing:copy_row", (dtype,)),
+        ("product", "microkernel:product", (dtype, "pairs", tile)),
+        ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
         ("pair_memory", "microkernel:stack", (16 * PAIRS,)),
         ("patch_memory", "microkernel:stack", (PATCH + 64,)),
@@ -116,9 +115,8 @@ def source_of(dtype: str) -> tuple[str, tuple[External, ...]]:
     return SOURCE.format(NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size, RIGHT=RIGHT), externals
 
 
-def plan_of(walk: Walk, dtype: str) -> Plan:
+def plan_of(walk: Walk, tile: Tile) -> Plan:
     """The scalars and tiles for the forward walk of which this is the gradient."""
-    tile = tile_of(dtype)
     (phase,) = walk.phases
     depth = walk.depth * walk.run
     others = len(phase.units) * walk.groups * ceil_div(walk.columns, tile.columns)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
-from gluonish.kernels.tiling import Tile, ceil_div, round_up, tile_of
+from gluonish.kernels.tiling import Tile, ceil_div, round_up
 
 TABLE = 2048  # addresses in the table of a block of pixels: 16 KB
 PATCH = 32768  # bytes for copied rows of taps
@@ -156,16 +156,16 @@ def convolution(args, begin, end):
 """
 
 
-def source_of(dtype: str, epilogue: Epilogue) -> tuple[str, tuple[External, ...]]:
+def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[External, ...]]:
     """The kernel's source and externals. Inputs: source, packed weight, the epilogue's operands. Output: out."""
-    tile, epilogue = tile_of(dtype), checked(epilogue)
+    epilogue = checked(epilogue)
     inputs = 2 + operand_count(epilogue)
     source = SOURCE.format(
         out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size
     )  # fmt: skip
     externals: tuple[External, ...] = (
-        ("product", "microkernel:product", (dtype, "taps", epilogue)),
-        ("copy_row", "packing:copy_row", (dtype,)),
+        ("product", "microkernel:product", (dtype, "taps", tile, epilogue)),
+        ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
         ("table_memory", "microkernel:stack", (8 * TABLE,)),
         ("patch_memory", "microkernel:stack", (PATCH + 64,)),
@@ -175,9 +175,8 @@ def source_of(dtype: str, epilogue: Epilogue) -> tuple[str, tuple[External, ...]
     return source, externals
 
 
-def plan_of(walk: Walk, dtype: str) -> Plan:
+def plan_of(walk: Walk, tile: Tile) -> Plan:
     """The scalars and tiles of a walk."""
-    tile = tile_of(dtype)
     panels = walk.groups * ceil_div(walk.columns, tile.columns)
     unit_block, depth_block = _blocks_of_sum(walk, tile)
     pixels = _pixels_of_block(walk, tile, unit_block, panels)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from gluonish.nd import random
 from gluonish.nd.array import NDArray
 from gluonish.nd.errors import shape_text, user_line
@@ -22,10 +24,10 @@ FIRST = (0, 3, 1, 2)  # NHWC -> NCHW
 
 def pair(value: Any, name: str) -> tuple[int, int]:
     """An int for both directions, or a pair of ints."""
-    out = (value, value) if isinstance(value, int) else tuple(value)
-    if len(out) != 2 or not all(isinstance(v, int) for v in out):
+    out = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(out) != 2 or not all(isinstance(v, (int, np.integer)) for v in out):
         raise ValueError(f"{name} must be an int or a pair of ints, got {value!r} ({user_line()})")
-    return out[0], out[1]
+    return int(out[0]), int(out[1])
 
 
 def _image(name: str, x: NDArray) -> None:

@@ -132,6 +132,15 @@ def test_rows_do_not_depend_on_other_rows(rng: Rng) -> None:
     assert not np.isfinite(got[got[:, 74] != 0, 74]).any()
 
 
+@EACH_LEVEL
+def test_a_kernel_keeps_the_tile_it_was_made_with(level: str, rng: Rng) -> None:
+    """Its source, its plan and its packed operand agree even if it is compiled for another target."""
+    a, b = rng.standard_normal((20, 30)).astype("f"), rng.standard_normal((30, 50)).astype("f")
+    with target.use(target.named(level)):
+        kernel, right = matmul_kernel("float32"), packed(b)
+    close(run(kernel, [a, right], (20, 50)), a.astype(float) @ b.astype(float), 120)
+
+
 def test_large_product_has_many_tiles() -> None:
     plan = planned(matmul_kernel("float32"), [np.empty((1024, 1024), "f"), np.empty(1 << 20, "f")], (1024, 1024))
     assert plan.tiles >= 32

@@ -125,12 +125,8 @@ def step(args, begin, end):
     table = np.array([[step.address, (forth, back)[i % 2].ctypes.data, n, 1] for i in range(steps)], "i8")
     for repeat in range(1, 51):
         pool.run(table.ctypes.data, steps)
-        np.testing.assert_array_equal(x, (np.arange(n) + repeat * steps) % n + repeat * steps - _wraps(n, repeat * steps))
-
-
-def _wraps(n: int, turns: int) -> np.ndarray:
-    # x[i] after t steps is (i + t) mod n + t: nothing to correct, spelled out to keep the formula above readable
-    return np.zeros(n, "i8")
+        turns = repeat * steps
+        np.testing.assert_array_equal(x, (np.arange(n) + turns) % n + turns)
 
 
 def test_many_python_threads_at_once() -> None:
@@ -159,7 +155,7 @@ def test_sleeping_helpers_wake() -> None:
     for repeat in range(1, 6):
         program.run()
         time.sleep(0.05)  # far longer than helpers spin
-        assert pool._pool()._words[pool._SLEEPERS] == 2
+        assert pool._made()._words[pool._SLEEPERS] == 2
         assert (program.counts == repeat).all()
 
 
@@ -176,10 +172,10 @@ def test_set_num_threads() -> None:
     pool.set_num_threads(5)
     assert pool.get_num_threads() == 5
     Counting(1, 100, 1).run()
-    assert pool._pool()._words[pool._RUNNING] == 4
+    assert pool._made()._words[pool._RUNNING] == 4
     pool.set_num_threads(2)
     Counting(1, 100, 1).run()
-    assert pool._pool()._words[pool._RUNNING] == 1
+    assert pool._made()._words[pool._RUNNING] == 1
     with pytest.raises(ValueError, match="must be 1 or more; got 0"):
         pool.set_num_threads(0)
 
@@ -242,7 +238,7 @@ for round in range(5):
     child = os.fork()
     if child == 0:
         run(); run()
-        assert pool._pool()._words[pool._RUNNING] == 2
+        assert pool._made()._words[pool._RUNNING] == 2
         os._exit(7 if out[0] == round + 3 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     run()

@@ -64,7 +64,7 @@ class Activation(HybridBlock):
         """See the class."""
         return activate(x, self.activation)
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return str(self.activation)
 
 
@@ -80,7 +80,7 @@ class LeakyReLU(HybridBlock):
         """See the class."""
         return nd.leaky_relu(x, self.alpha)
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return str(self.alpha)
 
 
@@ -100,5 +100,5 @@ class GELU(HybridBlock):
         """See the class."""
         return nd.gelu(x) if self.approximation == "erf" else nd.gelu_tanh(x)
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return self.approximation

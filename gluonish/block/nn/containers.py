@@ -108,8 +108,8 @@ class Lambda(Block):
         """See the class."""
         return self.function(*args)
 
-    def describe(self) -> str:
-        return getattr(self.function, "__name__", None) or getattr(self.function, "name", "function")
+    def _describe(self) -> str:
+        return str(getattr(self.function, "__name__", None) or getattr(self.function, "name", "function"))
 
 
 class HybridLambda(Lambda, HybridBlock):

@@ -25,8 +25,8 @@ def only_nchw(layer: str, layout: str) -> None:
 class Conv2D(Layer):
     """2-D convolution (cross-correlation): activation(x * W + b).
 
-    channels: output channels. kernel_size, strides, padding, dilation: an int or (vertical, horizontal). groups: input and
-    output channels are split into so many independent parts. in_channels: found from the first batch if 0.
+    channels: output channels. kernel_size, strides, padding, dilation: an int or (vertical, horizontal). groups: input
+    and output channels are split into so many independent parts. in_channels: found from the first batch if 0.
     The bias has no weight decay (wd_mult 0).
 
     Shapes: (N, C, H, W) -> (N, channels, OH, OW) with OH = (H + 2 padding - dilation (kernel - 1) - 1) // stride + 1;
@@ -68,8 +68,8 @@ class Conv2D(Layer):
         self.padding, self.dilation = pair(padding, "padding"), pair(dilation, "dilation")
         if min(*self.kernel_size, *self.strides, *self.dilation) < 1 or min(self.padding) < 0:
             raise ValueError(
-                f"Conv2D: kernel_size, strides and dilation must be positive, padding at least 0, got {self.kernel_size}, "
-                f"{self.strides}, {self.dilation}, {self.padding} ({user_line()})"
+                f"Conv2D: kernel_size, strides and dilation must be positive, padding at least 0, got "
+                f"{self.kernel_size}, {self.strides}, {self.dilation}, {self.padding} ({user_line()})"
             )
         self.activation = activation_name(activation)
         shape = (channels, in_channels // groups, *self.kernel_size)
@@ -85,16 +85,18 @@ class Conv2D(Layer):
         out = nd.convolution(x, weight, self.bias, self.strides, self.padding, self.dilation, self.groups)
         return out if self.activation is None else activate(out, self.activation)
 
-    def expects(self) -> str:
+    def _expects(self) -> str:
         inputs = self.weight.shape[1] * self.groups
         if not inputs:
             return "images (N, C, H, W)" + (f", C a multiple of {self.groups}" if self.groups > 1 else "")
         return f"images (N, {inputs}, H, W), {inputs} channels (weight {sizes_text(self.weight.shape)})"
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         inputs = self.weight.shape[1] * self.groups or "?"
         parts = [f"{inputs} -> {self.channels}", f"kernel_size={self.kernel_size}"]
         for name, usual in (("strides", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
             if getattr(self, name) != usual:
                 parts.append(f"{name}={getattr(self, name)}")
-        return ", ".join(parts + ([self.activation] if self.activation else []) + ([] if self.bias is not None else ["no bias"]))
+        return ", ".join(
+            parts + ([self.activation] if self.activation else []) + ([] if self.bias is not None else ["no bias"])
+        )

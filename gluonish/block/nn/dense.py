@@ -67,13 +67,13 @@ class Dense(Layer):
             out = out + self.bias
         return out if self.activation is None else activate(out, self.activation)
 
-    def expects(self) -> str:
+    def _expects(self) -> str:
         inputs = self.weight.shape[1]
         if not inputs:
             return "(..., inputs), at least 2 dimensions"
         return f"last dimension {inputs} (weight {sizes_text(self.weight.shape)})"
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"{self.weight.shape[1] or '?'} -> {self.units}, {self.activation or 'linear'}"
 
 
@@ -84,9 +84,7 @@ class Embedding(Layer):
     Raises: IndexError for an index outside 0 .. input_dim - 1; negative ones too.
     """
 
-    def __init__(
-        self, input_dim: int, output_dim: int, dtype: Any = "float32", weight_initializer: Any = None
-    ) -> None:
+    def __init__(self, input_dim: int, output_dim: int, dtype: Any = "float32", weight_initializer: Any = None) -> None:
         self.input_dim = positive("Embedding", "input_dim", input_dim)
         self.output_dim = positive("Embedding", "output_dim", output_dim)
         self.weight = Parameter("weight", shape=(input_dim, output_dim), dtype=dtype, init=weight_initializer)
@@ -100,7 +98,7 @@ class Embedding(Layer):
         wrong = isinstance(error, IndexError) and args
         return index_error(error, title(self), "index", args[0], self.input_dim) if wrong else error
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"{self.input_dim} -> {self.output_dim}, {self.weight.dtype}"
 
 
@@ -139,5 +137,5 @@ class Dropout(HybridBlock):
         keep = random.uniform(shape=shape) >= self.rate
         return nd.where(keep, x * (1 / (1 - self.rate)), 0.0)
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"p={self.rate}" + (f", axes={self.axes}" if self.axes else "")

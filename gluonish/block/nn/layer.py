@@ -32,10 +32,10 @@ class Layer(HybridBlock):
     def misfit(self, x: NDArray) -> ValueError:
         """The error for an input whose shape does not fit the layer."""
         return ValueError(
-            f"{title(self)} expects {self.expects()} but got {shape_text(x.shape)}{source(self)} ({user_line()})"
+            f"{title(self)} expects {self._expects()} but got {shape_text(x.shape)}{source(self)} ({user_line()})"
         )
 
-    def expects(self) -> str:
+    def _expects(self) -> str:
         """What shape of input the layer wants, for its error."""
         raise NotImplementedError
 

@@ -45,7 +45,8 @@ class BatchNorm(Layer):
     ) -> None:
         if not 0 <= momentum <= 1 or epsilon < 0:
             raise ValueError(
-                f"BatchNorm: momentum must be in [0, 1], epsilon not negative, got {momentum}, {epsilon} ({user_line()})"
+                f"BatchNorm: momentum must be in [0, 1] and epsilon not negative, got {momentum}, {epsilon} "
+                f"({user_line()})"
             )
         self.axis, self.momentum, self.epsilon = axis, momentum, epsilon
         self.center, self.scale, self.use_global_stats = center, scale, use_global_stats
@@ -100,11 +101,11 @@ class BatchNorm(Layer):
         new = batch.detach().reshape((-1,))
         running[:] = running * self.momentum + new * (1 - self.momentum)
 
-    def expects(self) -> str:
+    def _expects(self) -> str:
         channels = self.gamma.shape[0]
         return f"{channels or 'C'} channels in dimension {self.axis}"
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"{self.gamma.shape[0] or '?'}" + (f", axis={self.axis}" if self.axis != 1 else "")
 
 
@@ -149,8 +150,8 @@ class LayerNorm(Layer):
             out = out * gamma.reshape(wide)
         return out + beta.reshape(wide) if self.center else out
 
-    def expects(self) -> str:
+    def _expects(self) -> str:
         return f"size {self.gamma.shape[0] or 'C'} in dimension {self.axis}"
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         return f"{self.gamma.shape[0] or '?'}" + (f", axis={self.axis}" if self.axis != -1 else "")

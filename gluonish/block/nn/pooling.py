@@ -25,7 +25,12 @@ class _Pool2D(HybridBlock):
     """What windowed pooling layers have in common."""
 
     def __init__(
-        self, pool_size: Any = (2, 2), strides: Any = None, padding: Any = 0, layout: str = "NCHW", ceil_mode: bool = False
+        self,
+        pool_size: Any = (2, 2),
+        strides: Any = None,
+        padding: Any = 0,
+        layout: str = "NCHW",
+        ceil_mode: bool = False,
     ) -> None:
         name = type(self).__name__
         only_nchw(name, layout)
@@ -35,19 +40,24 @@ class _Pool2D(HybridBlock):
         self.ceil_mode = ceil_mode
         if min(*self.pool_size, *self.strides) < 1 or min(self.padding) < 0:
             raise ValueError(
-                f"{name}: pool_size and strides must be positive, padding at least 0, got {self.pool_size}, {self.strides}, "
-                f"{self.padding} ({user_line()})"
+                f"{name}: pool_size and strides must be positive, padding at least 0, got {self.pool_size}, "
+                f"{self.strides}, {self.padding} ({user_line()})"
             )
 
-    def describe(self) -> str:
+    def _describe(self) -> str:
         text = f"{self.pool_size}, strides={self.strides}"
-        return text + (f", padding={self.padding}" if self.padding != (0, 0) else "") + (", ceil" if self.ceil_mode else "")
+        return (
+            text
+            + (f", padding={self.padding}" if self.padding != (0, 0) else "")
+            + (", ceil" if self.ceil_mode else "")
+        )
 
 
 class MaxPool2D(_Pool2D):
     """The largest element of each window.
 
-    pool_size, strides (pool_size by default), padding: an int or (vertical, horizontal). ceil_mode: a last partial window counts.
+    pool_size, strides (pool_size by default), padding: an int or (vertical, horizontal). ceil_mode: a last partial
+    window counts.
 
     Shapes: (N, C, H, W) -> (N, C, OH, OW) with OH = (H + 2 padding - pool_size) // stride + 1.
     """
@@ -60,7 +70,8 @@ class MaxPool2D(_Pool2D):
 class AvgPool2D(_Pool2D):
     """The mean of each window; padding counts as zeros unless count_include_pad is False.
 
-    pool_size, strides (pool_size by default), padding: an int or (vertical, horizontal). ceil_mode: a last partial window counts.
+    pool_size, strides (pool_size by default), padding: an int or (vertical, horizontal). ceil_mode: a last partial
+    window counts.
 
     Shapes: (N, C, H, W) -> (N, C, OH, OW) with OH = (H + 2 padding - pool_size) // stride + 1.
     """

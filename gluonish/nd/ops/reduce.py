@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.errors import user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import cast, equal, where
 from gluonish.nd.ops.move import broadcast_op, normal_axis, reshape_op
@@ -38,7 +39,7 @@ def normal_axes(name: str, axis: Any, rank: int) -> Axes:
         return tuple(range(rank))
     axes = sorted(normal_axis(name, a, rank) for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
     if len(set(axes)) != len(axes):
-        raise ValueError(f"{name}: axis {axis} names a dimension twice")
+        raise ValueError(f"{name}: axis {axis} names a dimension twice ({user_line()})")
     return tuple(axes)
 
 

@@ -1,0 +1,12 @@
+"""The rows, by theme; the order of these imports is the order of the table."""
+
+from __future__ import annotations
+
+from benchmarks.rows import eager  # isort: skip
+from benchmarks.rows import elementwise  # isort: skip
+from benchmarks.rows import mlp  # isort: skip
+from benchmarks.rows import contractions  # isort: skip
+from benchmarks.rows import cnn  # isort: skip
+from benchmarks.rows import startup  # isort: skip
+
+__all__ = ["cnn", "contractions", "eager", "elementwise", "mlp", "startup"]
