@@ -35,8 +35,10 @@ def _weights(sizes: Sizes) -> list[np.ndarray]:
     return [a for i, s in enumerate(shapes) for a in (numbers(6 + i, *s, scale=0.2), numbers(8 + i, s[0], scale=0.1))]
 
 
-def _trained(make_step: Callable[[], tuple[Callable[[], Any], Callable[[], Any]]]) -> Side:
-    """make_step gives a step of a new model, and its weights."""
+def _trained(
+    make_step: Callable[[], tuple[Callable[[], Any], Callable[[], Any]]], wait: Callable[[Any], Any] = lambda weights: None
+) -> Side:
+    """make_step gives a step of a new model, and its weights; `wait` waits until these are there."""
 
     def results() -> Any:
         step, weights = make_step()
@@ -44,7 +46,8 @@ def _trained(make_step: Callable[[], tuple[Callable[[], Any], Callable[[], Any]]
             step()
         return weights()
 
-    return Side(make_step()[0], results)
+    timed, held = make_step()
+    return Side(timed, results, finish=lambda: wait(held()))
 
 
 # --- gluonish ---
@@ -193,9 +196,7 @@ def _mxnet_step(sizes: Sizes) -> Side:
 
         return step, lambda: [parameter.data() for parameter in net.collect_params().values()]
 
-    side = _trained(make_step)
-    side.finish = mxnet.nd.waitall
-    return side
+    return _trained(make_step, lambda weights: mxnet.nd.waitall())
 
 
 # --- JAX ---
@@ -236,8 +237,7 @@ def _jax_step(sizes: Sizes) -> Side:
 
         return step, lambda: list(held)
 
-    side = _trained(make_step)
-    return side
+    return _trained(make_step, jax.block_until_ready)
 
 
 # --- onnxruntime, NumPy ---

@@ -13,7 +13,9 @@ from typing import Any
 
 from gluonish.block import attributes, parameter_files, snapshot, tree
 from gluonish.block.abstract import abstract_run, stand_in
+from gluonish.block.constant import Constant
 from gluonish.block.hook import Hook
+from gluonish.block.initializer import create
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_dict import ParameterDict
 from gluonish.nd import Device, NDArray
@@ -190,8 +192,10 @@ class Block(metaclass=_BlockType):
         already, nothing happens but a UserWarning, unless `force_reinit`.
         Raises: ValueError for an unknown initializer or device.
         """
+        init = create(init) if init is not None else None
         parameters = self.collect_params()
-        if parameters and not force_reinit and all(p.initialized for p in parameters.values()):
+        own = [p for p in parameters.values() if not isinstance(p, Constant)]
+        if own and not force_reinit and all(p.initialized for p in own):
             warnings.warn(
                 "every parameter has values already; initialize(force_reinit=True) draws new ones", stacklevel=2
             )

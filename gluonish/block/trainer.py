@@ -38,8 +38,9 @@ class _Plan:
 
         self.run = compile_function(self.update, name="Trainer.step")
 
-    def update(self, grads: list[NDArray], numbers: NDArray) -> None:
-        """Writes new weights and states."""
+    def update(self, *arrays: NDArray) -> None:
+        """Writes new weights and states. The arrays are the gradients, then the numbers."""
+        *grads, numbers = arrays
         lr, wd, rescale, correction = (numbers[i] for i in range(4))
         clip = self.optimizer.clip_gradient
         for p, grad, states in zip(self.parameters, grads, self.states):
@@ -142,7 +143,7 @@ class Trainer:
             numbers[2], numbers[3] = rescale, optimizer.correction(count + 1)
             plan.array._version[0] += 1
             gradients = [parameters[i]._grad for i in places]
-            plan.run([g.value for g in gradients], plan.array)  # type: ignore[union-attr]
+            plan.run(*[g.value for g in gradients], plan.array)  # type: ignore[union-attr]
             for i, g in zip(places, gradients):
                 g.fresh = False  # type: ignore[union-attr]
                 counts[i] += 1

@@ -207,6 +207,13 @@ class NDArray:
             self._grad.value = NDArray(np.zeros(self.shape, self.dtype))
         return self._grad.value
 
+    @grad.setter
+    def grad(self, value: NDArray) -> None:  # so that `x.grad *= 2` works
+        if self._grad is None or not isinstance(value, NDArray) or value.spec != self.spec:
+            got = value.spec if isinstance(value, NDArray) else type(value).__name__
+            raise ValueError(f"the gradient of an array {self.spec} with attach_grad(), not {got} ({user_line()})")
+        self._grad.value = value
+
     @property
     def grad_req(self) -> str:
         """How the gradient is stored: "write", "add" or "null"."""

@@ -166,10 +166,11 @@ class Walk:
 
     def give(self, array: NDArray, value: NDArray) -> None:
         """Adds `value` to the gradient of `array`."""
-        if not same_shape(value.shape, array.shape):
-            value = value.sum_to(array.shape)
-        if value.dtype != array.dtype:
-            value = value.astype(array.dtype)
+        data, other = value._data, array._data
+        if data.shape is not other.shape and not same_shape(data.shape, other.shape):
+            value = value.sum_to(other.shape)
+        if data.dtype is not other.dtype and data.dtype != other.dtype:
+            value = value.astype(other.dtype)
         if array._entry is None:
             if array._grad is not None:
                 seen = self.leaves.get(id(array))
@@ -230,6 +231,8 @@ def _check_head(head: NDArray, seed: Any) -> None:
 
 
 def _ones_like(array: NDArray) -> NDArray:
+    if state.trace is None:
+        return NDArray(np.ones(array.shape, array.dtype))
     from gluonish.nd.create import ones
 
     return ones(array.shape, dtype=array.dtype)

@@ -6,19 +6,21 @@ rule broke, what was received and what to do, and ends with the line of the user
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+# contextlib stands between the user and the bodies of our context managers
+_NOT_THE_USER = (str(Path(__file__).resolve().parent.parent), contextlib.__file__)
 
 
 def user_frame() -> FrameType | None:
     """The innermost frame outside gluonish, or None where there is none."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
         frame = frame.f_back
     return frame
 

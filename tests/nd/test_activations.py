@@ -79,10 +79,10 @@ def test_gelu_like_its_definition(rng: np.random.Generator) -> None:
     assert np.allclose(nd.gelu_tanh(nd.array(a)).asnumpy(), exact, atol=5e-4)
 
 
-def test_erf_to_the_last_digits(rng: np.random.Generator) -> None:
+def test_erf_to_fifteen_digits(rng: np.random.Generator) -> None:
     a = np.concatenate([rng.uniform(-7, 7, 2000), rng.uniform(-1e-3, 1e-3, 50), [0.0, 2.5, -2.5, np.inf, -np.inf]])
     wanted = np.array([math.erf(v) for v in a])
-    assert np.allclose(nd.erf(nd.array(a)).asnumpy(), wanted, rtol=4e-16, atol=0)
+    assert np.allclose(nd.erf(nd.array(a)).asnumpy(), wanted, rtol=2e-15, atol=0)
     assert np.isnan(nd.erf(nd.array(np.nan)).item())
     assert np.signbit(nd.erf(nd.array(-0.0)).asnumpy())
 
