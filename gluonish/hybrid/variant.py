@@ -54,6 +54,7 @@ class Variant:
         self.backward: Backward | None = None
         self.structure: Any = None
         self.single = False
+        self.heads: list[int] = []
         self.deliveries: list[NDArray] = []
         self.differentiable: list[bool] = []
 
@@ -163,6 +164,7 @@ class Backward:
     def __init__(self, graph: Graph, held: range, targets: list[int]) -> None:
         self.graph = graph
         self.held = held
+        self.gap = [None] * len(held)  # where a run's inputs are in the forward's kept memory
         self.targets = targets  # positions among the call's inputs (arguments, then captured arrays)
         self.ready: Program | None = None
 
@@ -190,29 +192,27 @@ class Call:
         self.arrays = list(arrays)
         self.specs: list[Spec] = []
 
-    def gradients(self, grads: dict[int, NDArray], inputs: Any, attrs: Any, wanted: Sequence[bool]) -> list[Any]:
-        """The gradient of every input (arguments, then captured arrays); None where there is none."""
+    def gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
+        """The inputs (arguments, then captured arrays) that have a gradient, each with it."""
         variant = self.variant
         backward = variant.backward
         assert backward is not None
         if state.recording or state.trace is not None:
             return self._eager_gradients(grads, inputs)
-        heads = []
-        for i, differentiable in enumerate(variant.differentiable):
-            if differentiable:
-                given = grads.get(i)
-                heads.append(np.zeros(*self.specs[i]) if given is None else contiguous(given._data))
-        data = [*heads, *(None for _ in backward.held), *self.data]
+        data: list[Any] = []
+        for i in variant.heads:
+            given = grads.get(i)
+            data.append(np.zeros(*self.specs[i]) if given is None else contiguous(given._data))
+        data += backward.gap
+        data += self.data
         results, _ = backward.program().run(data, self.sizes, self.key, self.kept)
-        out: list[Any] = [None] * len(inputs)
-        for position, value in zip(backward.targets, results):
-            out[position] = NDArray(value)
-        return out
+        return [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
 
-    def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[Any]:
+    def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
         """Gradients that can themselves be differentiated: the call is repeated eagerly, with the same random numbers."""
         variant = self.variant
         before = random.default.position
+        changed = [(a, a._data.copy()) for a in variant.program.updated]
         if self.key is not None:
             random.default.position = int(self.key[1])
         try:
@@ -222,16 +222,22 @@ class Call:
                 flatten(variant.owner.function(*args, **kwargs), outputs)
         finally:
             random.default.position = before
+            for array, values in changed:  # the call has updated them already, once is enough
+                array._data[...] = values
         heads = [outputs[i] for i in grads]
-        return autograd.grad(heads, list(inputs), [grads[i] for i in grads], create_graph=True)
+        wanted = [x for x in inputs if _wants(x)]
+        return list(zip(wanted, autograd.grad(heads, wanted, [grads[i] for i in grads], create_graph=True)))
 
 
 def note_call(call: Call, outputs: list[NDArray], differentiable: list[bool]) -> None:
     """Puts a compiled call on the tape: one entry with several outputs."""
     inputs = (*call.arrays, *call.variant.on_tape)
-    versions = sum(x._version[0] for x in inputs)
+    versions = 0
+    for x in inputs:
+        versions += x._version[0]
     number = next(dispatch.order)
-    call.specs = [Spec(x.shape, x.dtype) for x in outputs]
+    if len(outputs) > 1:
+        call.specs = [Spec(x.shape, x.dtype) for x in outputs]
     for index, (out, wanted) in enumerate(zip(outputs, differentiable)):
         if wanted:
             out._entry = (number, call, inputs, {}, None, versions, index)
@@ -291,6 +297,7 @@ def _compile(
         return
     leaves = [id(a) for a in [*trace.arguments, *captured]]
     parts = cut(variant.optimised, [h._data for h in heads], outputs)
+    variant.heads = [i for i, differentiable in enumerate(variant.differentiable) if differentiable]
     variant.program = Program(parts.forward, kept=len(parts.kept), steady=False)
     held = range(len(heads), len(heads) + len(parts.kept))
     variant.backward = Backward(parts.backward, held, [leaves.index(id(leaf)) for leaf, _ in gradients])

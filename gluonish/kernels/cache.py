@@ -1,9 +1,9 @@
 """Object code on disk, so that a kernel is compiled once on a machine and not once a process.
 
-One file per kernel and target, in `GLUONISH_CACHE` or the platform's folder for caches. Its name is a hash of everything
-that decides the code; its content is a mark, a checksum and the object file. Files appear by a rename, so several
-processes may share the folder. What is damaged is compiled again and replaced; where nothing can be written, kernels live
-in memory only, and one warning says so.
+One file per kernel and target, in `GLUONISH_CACHE` or the platform's folder for caches. Its name is a hash of all that
+decides the code; its content is a mark, a checksum and the object file. Files appear by a rename, so several processes
+may share the folder. What is damaged is compiled again and replaced; where nothing can be written, kernels live in
+memory only, and one warning says so.
 
 Deliberately not here: what is compiled, and any limit on the size of the folder (entries are a few kilobytes; it may be
 deleted at any time).
@@ -84,8 +84,8 @@ def _sealed(code: bytes) -> bytes:
 
 @functools.cache
 def _warn_once(place: str, reason: str) -> None:
-    text = f"compiled kernels cannot be kept in {place} ({reason}); every process compiles them anew. Set GLUONISH_CACHE."
-    warnings.warn(text, RuntimeWarning, stacklevel=2)
+    text = f"compiled kernels cannot be kept in {place} ({reason}); every process compiles them anew"
+    warnings.warn(f"{text}. Set GLUONISH_CACHE to a folder that can be written.", RuntimeWarning, stacklevel=2)
 
 
 @functools.cache

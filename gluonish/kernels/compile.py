@@ -83,7 +83,8 @@ def _optimised(kernel: Kernel, machine: Target, symbol: str) -> llvm.ModuleRef:
     _optimise(module, machine)
     foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if not _ALLOWED.issuperset(foreign):
-        raise KernelError(kernel, f"it calls {', '.join(foreign)}, which no kernel has")
+        reason = f"it needs {', '.join(foreign)}, which is not part of the kernel language (see intrinsics.py)"
+        raise KernelError(kernel, reason)
     return module
 
 

@@ -1,14 +1,15 @@
 """Numba as a front end: the source of a kernel becomes LLVM text that nobody has optimised yet.
 
-Numba types the Python function and lowers it; here its calling convention is hidden behind a plain C function, its float
-arithmetic gets the flags of the kernel language, and its parallel loops get their marks. Numba's own optimiser, code
-generator and runtime take no part. This is the only module, beside `intrinsics.py`, that imports numba.
+Numba types the Python function and lowers it; here its calling convention is hidden behind a plain C function, its
+float arithmetic gets the flags of the kernel language, and its parallel loops get their marks. Deliberately not here:
+Numba's own optimiser, code generator and runtime, which take no part.
 """
 
 from __future__ import annotations
 
 import importlib
 import linecache
+import re
 from typing import Any
 
 from llvmlite import ir
@@ -158,7 +159,11 @@ def _export(module: ir.Module, inner: ir.Function, symbol: str) -> None:
 
 
 def _message(error: NumbaError) -> str:
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()]
-    place = next((line for line in lines if "<kernel" in line), "")
-    first = next((line for line in lines if "pipeline" not in line and "Failed in" not in line), "")
-    return f"{first} {place}".strip() + "\n" + "\n".join(lines)
+    """The reason inside Numba's report, with the line of the kernel."""
+    text = str(error)
+    line = re.search(r'<kernel [^>]*>"?(?: \(|, line )(\d+)', text)
+    ours = re.search(r"TypingError: (.*)", text)
+    call = re.search(r">>> (.*)", text)
+    first = next((part for part in text.splitlines() if part and not part.startswith("Failed in")), text)
+    reason = ours[1] if ours else f"there is no {call[1]}" if call else first
+    return f"line {line[1]}: {reason}" if line else reason

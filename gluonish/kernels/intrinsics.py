@@ -1,6 +1,6 @@
 """What kernel sources may call: memory access, casts, atomics, calls by address, and the elementwise ops by name.
 
-Memory. Addresses and indices are int64; an index counts elements. T is a short name of `scalars.py` (f32, i64, b1, ...).
+Memory. Addresses and indices are int64; an index counts elements. T is a short name of `scalars.py` (f32, i64, b1...).
 
     load_T(address, index)           store_T(address, index, value)
     read_T(address, index)           write_T(address, index, value)
@@ -8,10 +8,10 @@ Memory. Addresses and indices are int64; an index counts elements. T is a short 
 `load` and `store` carry a promise: in the innermost loop that holds them, no iteration touches an element that another
 iteration stores. Such a loop becomes full-width vector code without any check at run time, for any number of pointers.
 The promise allows an output that IS an input (the same element, loaded before it is stored), outputs that are
-accumulated once an iteration (`store_f32(o, j, load_f32(o, j) + v)` in a loop over j), and everything in loops that hold
-other loops. It forbids partly overlapping arrays, running sums through memory, and scatters with repeated indices: use
-`read` and `write`, the plain accesses, there (one of them in a loop withdraws the promise for that loop). Nothing is
-promised about alignment beyond that of the element.
+accumulated once an iteration (`store_f32(o, j, load_f32(o, j) + v)` in a loop over j), and everything in loops that
+hold other loops. It forbids partly overlapping arrays, running sums through memory, and scatters with repeated indices:
+use `read` and `write`, the plain accesses, there (one of them in a loop withdraws the promise for that loop). Nothing
+is promised about alignment beyond that of the element.
 
 Arithmetic. The operators of the kernel language are Numba's: on floats they may be reassociated and contracted, which
 is what makes `total = total + load_f32(x, i)` a vector loop; NaN, Inf and zeros stay right. An op by its name
@@ -21,8 +21,9 @@ may be fused into a sum. All operands of an op have the same type. Python float 
 
     min(a, b), max(a, b)             of int64
     cast_T(value)                    NumPy's conversions; a float without a place in an integer type gives its minimum
-    atomic_add(address, v)           the old value; atomic_exchange, atomic_compare_exchange(address, expected, v) likewise
-    atomic_load(address)             atomic_store(address, v)     all on int64, sequentially consistent
+    atomic_load(address), atomic_store(address, v), atomic_add(address, v), atomic_exchange(address, v),
+    atomic_compare_exchange(address, expected, v)     on int64, sequentially consistent; the last three give what was
+                                     there before
     spin_pause()                     tells the core that this is a waiting loop
     call_tiles(fn, args, begin, end) calls a kernel by its address
     call_function(fn, a, b)          calls a C function of up to two integers by its address
@@ -44,6 +45,7 @@ from numba.extending import intrinsic
 from gluonish.kernels import loop_metadata, target, vector_math
 from gluonish.kernels.scalars import SCALARS, Scalar
 
+unliteral = types.unliteral  # type: ignore[attr-defined]
 I64 = ir.IntType(64)
 POINTER = ir.PointerType()
 NUMBA = {s.code: getattr(types, "boolean" if s.code == "b1" else s.name) for s in SCALARS.values()}
@@ -113,7 +115,7 @@ def _storer(code: str, promise: bool) -> Any:
 
 
 def _check_stored(code: str, value: Any) -> None:
-    value = types.unliteral(value)
+    value = unliteral(value)
     integers = SCALARS[code].kind in "iu" and isinstance(value, types.Integer)  # index arithmetic is all int64
     if value is not NUMBA[code] and not integers:
         raise TypingError(f"store_{code} got a value of type {value}; cast it with cast_{code}")
@@ -121,7 +123,7 @@ def _check_stored(code: str, value: Any) -> None:
 
 def _caster(code: str) -> Any:
     def cast(typing: Any, value: Any) -> Any:
-        source = types.unliteral(value)
+        source = unliteral(value)
         if source not in CODE:
             raise TypingError(f"cast_{code} got a value of type {value}")
 
@@ -152,7 +154,7 @@ def op_intrinsic(name: str, body: Callable[..., Any], count: int) -> Any:
     """The intrinsic that emits `body(m, *values)` for `count` values of any types."""
 
     def define(operands: tuple[Any, ...]) -> Any:
-        operands = tuple(types.unliteral(t) for t in operands)
+        operands = tuple(unliteral(t) for t in operands)
         if any(t not in CODE for t in operands):
             raise TypingError(f"op {name} got {', '.join(map(str, operands))}")
         codes = tuple(CODE[t] for t in operands)

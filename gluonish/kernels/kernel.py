@@ -2,7 +2,8 @@
 
 A kernel is the source of one Python function `name(args, begin, end)`, all three int64, where `args` is the address of
 an int64 array: pointers to the inputs, to the outputs, to scratch memory, then integers. It processes the tiles
-begin..end-1 and touches memory only through intrinsics (see `intrinsics.py`). Compiling and caching are in `compile.py`.
+begin..end-1 and touches memory only through intrinsics (see `intrinsics.py`). Deliberately not here: compiling
+(`compile.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ External = tuple[str, str, tuple[object, ...]]
 class Plan:
     """What the sizes of one call come to.
 
-    scalars: the integers after the pointers in `args`. tiles: how many tiles there are. scratch: bytes of working memory
-    for the whole call.
+    scalars: the integers after the pointers in `args`. tiles: how many tiles there are. scratch: bytes of working
+    memory for the whole call.
     """
 
     scalars: tuple[int, ...]
@@ -31,8 +32,9 @@ class Kernel:
     """One function in the kernel language; what is equal compiles to the same code.
 
     name: the function defined by `source`. externals: intrinsics the source calls beside the built-in ones, as
-    (name in the source, "module:factory", parameters): at compile time `gluonish.kernels.<module>.<factory>(*parameters)`
-    gives the intrinsic. plan: (shapes of inputs, shapes of outputs) -> Plan; not part of the identity.
+    (name in the source, "module:factory", parameters): when it is compiled,
+    `gluonish.kernels.<module>.<factory>(*parameters)` gives the intrinsic. plan: (shapes of inputs, shapes of outputs)
+    -> Plan; not part of the identity.
     """
 
     name: str
@@ -43,20 +45,20 @@ class Kernel:
     @property
     def address(self) -> int:
         """Address of the machine code for the current target: `void name(int64 args, int64 begin, int64 end)`."""
-        from gluonish.kernels import compile
+        from gluonish.kernels.compile import address
 
-        return compile.address(self)
+        return address(self)
 
     @property
     def llvm(self) -> str:
         """The optimised LLVM text for the current target, to look at."""
-        from gluonish.kernels import compile
+        from gluonish.kernels.compile import llvm_text
 
-        return compile.llvm_text(self)
+        return llvm_text(self)
 
     @property
     def assembly(self) -> str:
         """The machine code for the current target as assembly text, to look at."""
-        from gluonish.kernels import compile
+        from gluonish.kernels.compile import assembly_text
 
-        return compile.assembly_text(self)
+        return assembly_text(self)

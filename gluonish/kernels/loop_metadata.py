@@ -77,7 +77,7 @@ def _dominators(after: list[list[int]]) -> dict[int, set[int]]:
     for i in order:
         for j in after[i]:
             before[j].append(i)
-    above = {i: everything for i in order}
+    above = dict.fromkeys(order, everything)
     above[0] = {0}
     changed = True
     while changed:

@@ -1,11 +1,11 @@
 """The executor of programs, and the threads that help it.
 
 A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 1 if worth sharing].
-`run(table_address, steps)` runs the rows in order on the calling thread, without the GIL. At a row worth sharing it opens a
-job: it and the workers that happen to be running take chunks of tiles by one atomic counter, the caller too, until none
-is left; then it closes the job and waits only for workers that are inside it. So a worker that the system does not schedule
-delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second Python thread that
-runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
+`run(table_address, steps)` runs the rows in order on the calling thread, without the GIL. At a row worth sharing it
+opens a job: the caller and the workers that happen to be running take chunks of tiles by one atomic counter until none
+is left; then the caller closes the job and waits only for workers that are inside it. So a worker that the system does
+not schedule delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second
+Python thread that runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
 
 Workers are daemon threads inside a compiled loop. They start at the first shared row, spin for about 150 microseconds
 after their last job, then sleep until a shared row wakes them. They stop before a fork and at exit.

@@ -72,7 +72,8 @@ def named(level: str) -> Target:
         raise ValueError(f"target {level!r} is unknown; the targets are {', '.join(LEVELS)}")
     machine = host()
     if level not in available():
-        raise ValueError(f"target {level!r} does not run on this machine ({machine.cpu}); it runs {', '.join(available())}")
+        runs = ", ".join(available())
+        raise ValueError(f"target {level!r} does not run on this machine ({machine.cpu}); it runs {runs}")
     if level == available()[0]:
         return machine
     cpu = _CPUS[level] if machine.x86 else "generic"

@@ -9,8 +9,6 @@ Deliberately not here: functions beyond one or two instructions (`vector_math.py
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
 
 from gluonish.kernels.scalars import SCALARS, Scalar

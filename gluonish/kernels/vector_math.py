@@ -1,17 +1,17 @@
 """The math namespace of op bodies as vector instructions; `nd/math.py` is the same namespace on NumPy arrays.
 
 This module itself is `m`: `body(vector_math, *values)`. Its functions take Values (scalars or vectors of float32 or
-float64; the simple ones also integers and bools) and Python numbers, have no branch and no call, and so become vector code
-in a loop that LLVM widens as well as in a microkernel's epilogue. They are right for NaN, Inf, signed zeros and
-denormals, to 2 units in the last place (`tanh` and `sigmoid`: 2.5). The range of `sin` and `cos` is limited: see there.
+float64; the simple ones also integers and bools) and Python numbers, have no branch and no call (but for the float
+remainder), and so become vector code in a loop that LLVM widens as well as in a microkernel's epilogue. They are right
+for NaN, Inf, signed zeros and denormals, to 2 units in the last place (`tanh` and `sigmoid`: 2.5). The range of `sin` and `cos` is limited: see there.
 
 Method: Cody and Waite's range reductions, then polynomials that are minimax in the relative error of the function (made
 with Remez' algorithm in 60 digits), evaluated by Horner's rule. Everything is computed on `strict` Values: a compiler
 that reassociates would undo the reductions.
 Source: W. J. Cody, W. Waite, Software Manual for the Elementary Functions, 1980; the logarithms follow the argument
-reduction by atanh described there, pow carries its logarithm in two numbers (T. J. Dekker, A floating-point technique for
-extending the available precision, 1971), erf uses the scaled complement of M. M. Shepherd and J. G. Laframboise, Math.
-Comp. 36 (1981).
+reduction by atanh described there, pow carries its logarithm in two numbers (T. J. Dekker, A floating-point technique
+for extending the available precision, 1971), erf uses the scaled complement of M. M. Shepherd and J. G. Laframboise,
+Math. Comp. 36 (1981).
 
 Deliberately not here: reductions, and anything that depends on a neighbouring element.
 """
@@ -265,7 +265,11 @@ def ceil(x: Value) -> Value:
 
 def trunc(x: Value) -> Value:
     """The integer part."""
-    return _round("trunc", x, lambda near, of: choose(abs(near) > abs(of), near - _copysign(near.constant(1), of), near))
+
+    def correct(near: Value, of: Value) -> Value:
+        return choose(abs(near) > abs(of), near - _copysign(near.constant(1), of), near)
+
+    return _round("trunc", x, correct)
 
 
 def round(x: Value) -> Value:  # noqa: A001

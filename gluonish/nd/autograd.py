@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,15 +19,24 @@ from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import same_shape
 
 
-@contextmanager
-def _mode(recording: bool | None, training: bool | None) -> Iterator[None]:
-    before = state.recording, state.training
-    state.recording = before[0] if recording is None else recording
-    state.training = before[1] if training is None else training
-    try:
-        yield
-    finally:
-        state.recording, state.training = before
+class _mode:
+    """Sets recording and training (None: as they are) and puts them back at the end."""
+
+    __slots__ = ("recording", "training", "before")
+
+    def __init__(self, recording: bool | None, training: bool | None) -> None:
+        self.recording = recording
+        self.training = training
+
+    def __enter__(self) -> None:
+        self.before = state.recording, state.training
+        if self.recording is not None:
+            state.recording = self.recording
+        if self.training is not None:
+            state.training = self.training
+
+    def __exit__(self, *error: Any) -> None:
+        state.recording, state.training = self.before
 
 
 def record(train_mode: bool = True) -> Any:
@@ -128,7 +136,7 @@ def _unshared(pairs: list[tuple[NDArray, Any]], seeds: Sequence[Any]) -> list[tu
     out = []
     for array, value in pairs:
         if value is not None and isinstance(value._data, np.ndarray):
-            if id(value._version) in taken or not value._data.flags.writeable:
+            if id(value._version) in taken or (value._data.base is not None and not value._data.flags.writeable):
                 value = NDArray(value._data.copy())
             taken.add(id(value._version))
         out.append((array, value))
@@ -167,7 +175,8 @@ class Walk:
     def give(self, array: NDArray, value: NDArray) -> None:
         """Adds `value` to the gradient of `array`."""
         data, other = value._data, array._data
-        if data.shape is not other.shape and not same_shape(data.shape, other.shape):
+        eager = type(data) is np.ndarray and type(other) is np.ndarray
+        if data.shape != other.shape if eager else not same_shape(data.shape, other.shape):
             value = value.sum_to(other.shape)
         if data.dtype is not other.dtype and data.dtype != other.dtype:
             value = value.astype(other.dtype)
@@ -194,18 +203,20 @@ class Walk:
 
     def _visit(self, entry: Any, grads: dict[int, NDArray]) -> None:
         _, op, inputs, attrs, saved, versions, index = entry
-        now = sum(x._version[0] for x in inputs if isinstance(x, NDArray)) + (saved[1][0] if saved else 0)
+        now = saved[1][0] if saved else 0
+        for x in inputs:
+            if isinstance(x, NDArray):
+                now += x._version[0]
         if now != versions:
             raise ValueError(
                 f"backward: an input or the output of {op.name} was changed in place after it was recorded, so its "
                 f"gradient would be wrong; copy it first, or change it after backward() ({user_line()})"
             )
-        wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
-        if hasattr(op, "gradients"):  # a compiled function: several outputs, all inputs' gradients at once
-            for x, value in zip(inputs, op.gradients(grads, inputs, attrs, wanted)):
-                if value is not None:
-                    self.give(x, value)
+        if saved is None:  # a compiled function: several outputs, all inputs' gradients at once
+            for x, value in op.gradients(grads, inputs):
+                self.give(x, value)
             return
+        wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
         out = NDArray(saved[0])
         out._version, out._entry = saved[1], entry
         for position, x in enumerate(inputs):

@@ -79,6 +79,8 @@ def full(shape: Any, value: Any, dtype: Any = None, device: Device | None = None
     """An array of one repeated value; float32 unless told otherwise."""
     checked(device or ctx)
     dtype = as_dtype(dtype, np.dtype("float32"))
+    if isinstance(value, float) and dtype.kind in "iu" and value % 1 != 0:  # NaN and infinities too
+        raise ValueError(f"full: {value} is not a whole number, as {dtype} needs ({user_line()})")
     return dispatch.bind(full_op, (), {"shape": _shape(shape), "value": value, "dtype": dtype})
 
 

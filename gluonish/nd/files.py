@@ -161,9 +161,12 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, list[int], int,
     if not isinstance(shape, list) or len(shape) > 32 or not all(_whole(s) for s in [*shape, begin, end]):
         raise _damaged(path, f"the shape or place of {name!r} is not made of whole numbers")
     dtype = np.dtype(_CODES[code])
-    count = 1
+    count, extent = 1, dtype.itemsize
     for size in shape:
         count *= size
+        extent *= max(size, 1)
+    if extent >= 2**63:
+        raise _damaged(path, f"{name!r} has an impossible shape")
     if end - begin != count * dtype.itemsize:
         raise _damaged(path, f"{name!r} needs {count * dtype.itemsize} bytes, its entry says {end - begin}")
     return dtype, shape, begin, end

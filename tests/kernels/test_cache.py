@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gluonish.kernels import cache, compile, target
+from gluonish.kernels import cache, target
+from gluonish.kernels import compile as compiler
 from gluonish.kernels.kernel import Kernel
 
 PROGRAM = """
@@ -48,7 +49,7 @@ def run_program(folder: Path) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache, and a process that has compiled nothing yet."""
     monkeypatch.setenv("GLUONISH_CACHE", str(tmp_path))
-    monkeypatch.setattr(compile, "_addresses", {})
+    monkeypatch.setattr(compiler, "_addresses", {})
     cache._warn_once.cache_clear()
     yield tmp_path
     cache._warn_once.cache_clear()
@@ -58,13 +59,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of kernels that are really compiled during the test."""
     names: list[str] = []
-    original = compile.object_code
+    original = compiler.object_code
 
     def counted(kernel: Kernel, *rest: object) -> bytes:
         names.append(kernel.name)
         return original(kernel, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compile, "object_code", counted)
+    monkeypatch.setattr(compiler, "object_code", counted)
     return names
 
 
@@ -83,7 +84,7 @@ def works(factor: float, call: Callable[..., None]) -> bool:
 
 
 def forget() -> None:
-    compile._addresses.clear()
+    compiler._addresses.clear()
 
 
 def test_a_second_process_needs_no_numba(tmp_path: Path) -> None:
@@ -117,9 +118,7 @@ def test_new_sources_make_new_entries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
-def test_damaged_entries_are_rebuilt(
-    damage: str, folder: Path, compiled: list[str], call: Callable[..., None]
-) -> None:
+def test_damaged_entries_are_rebuilt(damage: str, folder: Path, compiled: list[str], call: Callable[..., None]) -> None:
     assert works(2.0, call)
     (entry,) = folder.iterdir()
     content = entry.read_bytes()

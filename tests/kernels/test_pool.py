@@ -226,8 +226,14 @@ def test_exit_while_helpers_spin_or_sleep() -> None:
 
 
 def test_exit_while_a_daemon_thread_runs_programs() -> None:
-    program = "import threading\ndef forever():\n    while True: run()\nthreading.Thread(target=forever, daemon=True).start()\n"
-    run_python(START + program + "time.sleep(0.05)")
+    program = """
+import threading
+def forever():
+    while True: run()
+threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.05)
+"""
+    run_python(START + program)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

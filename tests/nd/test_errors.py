@@ -49,7 +49,7 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "compare": (lambda: nd.ones(2) < nd.ones(3), ValueError, r"less: .*\(2,\).*\(3,\)"),
     "where": (lambda: nd.where(nd.ones(2), nd.ones(3), 0.0), ValueError, r"where: .*\(2,\) bool, \(3,\) float32, 0.0"),
     "overflow": (lambda: nd.zeros(1, dtype="int8") + 1000, OverflowError, r"add: .*1000.*int8"),
-    "full": (lambda: nd.full((2,), float("nan"), dtype="int32"), ValueError, "full: cannot convert float NaN to integer"),
+    "full": (lambda: nd.full((2,), float("nan"), dtype="int32"), ValueError, "full: nan is not a whole number, as int32 needs"),
     "take by floats": (lambda: nd.take(nd.ones(3), nd.ones(2)), TypeError, "take: indices must be integers, got float32"),
     "take": (lambda: nd.take(nd.ones(3), nd.array([[0, 3]])), IndexError, r"take: index 3 at position \(0, 1\)"),
     "index": (lambda: nd.ones((2, 3))[0, 3], IndexError, r"index: 3 is out of range for axis 1 of shape \(2, 3\)"),

@@ -151,10 +151,28 @@ def _permute(node: Node) -> Operand:
         return apply(OPS["permute_dims"], (x.inputs[0],), {"axes": tuple(inner[a] for a in axes)}, node.line)
     if x.is_op("full"):
         return _constant(x.attrs["value"], node)
+    if x.is_op("matmul") and swaps_last(axes):
+        # (a @ b)' = b' @ a': kernels read transposed operands as they lie, a transposed result would be copied
+        a, b = x.inputs
+        return apply(OPS["matmul"], (swapped(b), swapped(a)), None, x.line)
     moved = [a for a in axes if not (isinstance(x.shape[a], int) and x.shape[a] == 1)]
     if moved == sorted(moved):  # only dimensions of size 1 change places: the memory stays as it is
         return reshaped(x, node)
     return node
+
+
+def swaps_last(axes: tuple[int, ...]) -> bool:
+    """Whether a permutation exchanges the last two dimensions and nothing else."""
+    rank = len(axes)
+    return rank >= 2 and tuple(axes) == (*range(rank - 2), rank - 1, rank - 2)
+
+
+def swapped(x: Node) -> Node:
+    """x with its last two dimensions exchanged; what it was before if that is how it came about."""
+    if x.is_op("permute_dims") and swaps_last(x.attrs["axes"]):
+        return x.inputs[0]
+    rank = len(x.shape)
+    return apply(OPS["permute_dims"], (x,), {"axes": (*range(rank - 2), rank - 1, rank - 2)}, x.line)
 
 
 def _broadcast(node: Node) -> Operand:
