@@ -1,4 +1,4 @@
-"""benchmarks: gluonish side by side with other libraries, in one run: `python -m benchmarks`. README.md says how to read it.
+"""benchmarks: gluonish side by side with other libraries, in one run: `python -m benchmarks`. See README.md here.
 
-Nothing is imported here: the numbers of threads must be set before any of the libraries is loaded.
+Deliberately not here: imports, as every library's process reads this first.
 """

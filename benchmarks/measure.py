@@ -1,25 +1,37 @@
-"""The run: sides are prepared, compared, and sampled in turns, one sample each a round, so that whatever disturbs the machine
-for a while disturbs all of them."""
+"""The run: sides are prepared, compared, and sampled in turns, one sample each a round.
+
+So whatever disturbs the machine for a while disturbs all of them. Rounds in which other processes took much processor
+time are done again, some times, and those with the least are kept.
+"""
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from benchmarks.disturbance import Meter
 from benchmarks.neighbour import Neighbour
+from benchmarks.outcome import Outcome, Timing
 from benchmarks.peers import Peer, PeerError, processors
-from benchmarks.row import MAIN, Bar, Row, difference
+from benchmarks.row import MAIN, Row, difference
 
 BUSY_SIDES = (MAIN, "torch")  # timed beside a busy process; the second for comparison
+DISTURBED = 0.2  # processors that others took, above which a round is done again (the system counts coarsely)
+TIRED = 3  # times as many rounds as wanted are done at most
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is done. seconds: of a sample, at least. tiny: the sizes of the tests."""
+    """How a run is done.
+
+    seconds: of a sample, about. busy: also beside a busy process. compiled: the sides on request too. tiny: the sizes
+    of the tests.
+    """
 
     threads: int = 2
     rounds: int = 15
@@ -29,125 +41,93 @@ class Settings:
     tiny: bool = False
 
 
-@dataclass
-class Timing:
-    """What was measured of one side. first: seconds of building, compiling and the first call."""
+class Run:
+    """The libraries' processes, started when a row first needs them, ended with the block: `with Run(...) as run:`."""
 
-    first: float = 0.0
-    flops: float | None = None
-    repeats: int = 0
-    samples: list[float] = field(default_factory=list)
-    differs: float | None = None
-    problem: str = ""
+    def __init__(self, names: Iterable[str], settings: Settings) -> None:
+        self.settings = settings
+        self.versions: dict[str, str] = {}
+        self._names, self._peers = tuple(names), dict[str, Peer]()
+        self._stack = ExitStack()
 
-    @property
-    def median(self) -> float:
-        """Seconds of one repetition."""
-        return statistics.median(self.samples)
+    def __enter__(self) -> Run:
+        self._folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="benchmarks-")))
+        return self
 
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """The middle half of the samples lies between them."""
-        low, high = np.percentile(self.samples, [25, 75])
-        return float(low), float(high)
+    def __exit__(self, *problem: object) -> None:
+        self._stack.close()
 
-    @property
-    def rate(self) -> float | None:
-        """Floating-point operations per second."""
-        return self.flops / self.median if self.flops and self.samples else None
+    def measure(self, row: Row) -> Outcome:
+        """Prepares, compares and times the sides of a row whose libraries take part."""
+        settings = self.settings
+        chosen = [e for e in row.sides.values() if e.peer in self._names and (settings.compiled or not e.on_request)]
+        outcome = Outcome(row, {entry.name: Timing() for entry in chosen})
+        homes: dict[str, Peer] = {}
+        found: dict[str, list[np.ndarray]] = {}
+        for entry in chosen:
+            with _noted(outcome.sides[entry.name]):
+                homes[entry.name] = self._peer(entry.peer)
+                found[entry.name] = self._prepare(row, entry.name, homes[entry.name], outcome.sides[entry.name])
+        _compare(outcome, found)
+        self._rounds(outcome, homes, max(settings.rounds, row.least_rounds))
+        if settings.busy and row.busy:
+            self._disturb(outcome, homes)
+        for peer in set(homes.values()):
+            with _noted(Timing()):
+                peer.ask("forget")
+        return outcome
 
+    def _peer(self, name: str) -> Peer:
+        if name not in self._peers or not self._peers[name].alive:
+            peer = self._stack.enter_context(Peer(name, self.settings.threads, self._folder / f"{name}.log"))
+            self._peers[name] = peer
+            self.versions[name] = peer.ask("start")["version"]
+        return self._peers[name]
 
-@dataclass
-class Outcome:
-    """A measured row."""
+    def _prepare(self, row: Row, name: str, peer: Peer, timing: Timing) -> list[np.ndarray]:
+        file = self._folder / "results.npz"
+        answer = peer.ask("prepare", row=row.name, side=name, tiny=self.settings.tiny, results=str(file))
+        timing.first, timing.flops = answer["seconds"], answer["flops"]
+        timing.repeats = peer.ask("calibrate", side=name, seconds=self.settings.seconds)["repeats"]
+        with np.load(file) as results:
+            return [results[key] for key in results.files]
 
-    row: Row
-    sides: dict[str, Timing]
-    busy: dict[str, Timing] = field(default_factory=dict)
+    def _rounds(self, outcome: Outcome, homes: Mapping[str, Peer], count: int) -> None:
+        """So many rounds, as little disturbed as can be had."""
+        meter = Meter(processors(self.settings.threads), lambda: [peer.process_id for peer in self._peers.values()])
+        others: list[float] = []
+        while sum(1 for taken in others if taken <= DISTURBED) < count and len(others) < TIRED * count:
+            meter.others()
+            _round(outcome.sides, homes)
+            others.append(meter.others())
+        kept = sorted(sorted(range(len(others)), key=others.__getitem__)[:count])
+        outcome.others = [others[i] for i in kept]
+        for timing in outcome.sides.values():
+            if len(timing.samples) == len(others):
+                timing.samples = [timing.samples[i] for i in kept]
 
-    def ratio(self, side: str) -> float | None:
-        """gluonish's time divided by the side's: the median over the rounds."""
-        main, other = self.sides.get(MAIN), self.sides.get(side)
-        return _paired(main, other) if main and other else None
-
-    def reached(self, bar: Bar) -> float | None:
-        """The ratio that a bar is about; None if it was not measured."""
-        if bar.kind == "busy":
-            beside = self.busy.get(bar.against)
-            return _paired(beside, self.sides.get(bar.against)) if beside else None
-        times = self.ratio(bar.against)
-        if times is None or bar.kind == "time":
-            return times
-        main, other = self.sides[MAIN], self.sides[bar.against]
-        return main.flops / other.flops / times if main.flops and other.flops else None
-
-    def met(self, bar: Bar) -> bool | None:
-        """Whether the bar is reached; None if it was not measured."""
-        reached = self.reached(bar)
-        if reached is None:
-            return None
-        return reached >= bar.limit if bar.kind == "rate" else reached <= bar.limit
-
-    @property
-    def wrong(self) -> list[str]:
-        """Sides whose results differ by more than the row tolerates."""
-        return [name for name, t in self.sides.items() if t.differs is not None and not t.differs <= self.row.tolerance]
-
-
-def _paired(a: Timing | None, b: Timing | None) -> float | None:
-    if a is None or b is None or not a.samples or not b.samples:
-        return None
-    return statistics.median(x / y for x, y in zip(a.samples, b.samples))
-
-
-def measure(row: Row, peers: Mapping[str, Peer], settings: Settings, folder: Path) -> Outcome:
-    """Prepares, compares and times the sides of a row whose libraries take part."""
-    chosen = [e for e in row.sides.values() if e.peer in peers and (settings.compiled or not e.on_request)]
-    outcome = Outcome(row, {e.name: Timing() for e in chosen})
-    homes = {e.name: peers[e.peer] for e in chosen}
-    found: dict[str, list[np.ndarray]] = {}
-    for name, timing in outcome.sides.items():
-        with _noting(timing):
-            found[name] = _prepare(row, name, homes[name], timing, settings, folder)
-    _compare(outcome, found)
-    ready = {name: timing for name, timing in outcome.sides.items() if not timing.problem}
-    for _ in range(max(settings.rounds, row.least_rounds)):
-        _round(ready, homes)
-    if settings.busy and row.busy:
-        _beside_neighbour(outcome, homes, settings)
-    for peer in set(homes.values()):
-        with _noting(Timing()):
-            peer.ask("forget")
-    return outcome
+    def _disturb(self, outcome: Outcome, homes: Mapping[str, Peer]) -> None:
+        """Rounds in turns without and with a busy process."""
+        ready = {name: t for name, t in outcome.sides.items() if name in BUSY_SIDES and t.samples and not t.problem}
+        outcome.alone, outcome.beside = ({n: Timing(repeats=t.repeats) for n, t in ready.items()} for _ in range(2))
+        with Neighbour(processors(self.settings.threads)) as neighbour:
+            for _ in range(self.settings.rounds):
+                neighbour.quiet()
+                _round(outcome.alone, homes)
+                neighbour.busy()
+                _round(outcome.beside, homes)
 
 
-class _noting:
-    """Notes a library's error in its timing, and goes on."""
-
-    def __init__(self, timing: Timing) -> None:
-        self.timing = timing
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: object, trace: object) -> bool:
-        if isinstance(error, PeerError):
-            self.timing.problem = str(error)
-        return isinstance(error, PeerError)
+@contextmanager
+def _noted(timing: Timing) -> Iterator[None]:
+    """A library's error is noted, and the run goes on without the side."""
+    try:
+        yield
+    except PeerError as error:
+        timing.problem = str(error)
 
 
-def _prepare(
-    row: Row, name: str, peer: Peer, timing: Timing, settings: Settings, folder: Path
-) -> list[np.ndarray]:
-    file = folder / "results.npz"
-    answer = peer.ask("prepare", row=row.name, side=name, tiny=settings.tiny, results=str(file))
-    timing.first, timing.flops = answer["seconds"], answer["flops"]
-    timing.repeats = peer.ask("calibrate", side=name, seconds=settings.seconds)["repeats"]
-    with np.load(file) as results:
-        return [results[key] for key in results.files]
-
-
-def _compare(outcome: Outcome, found: dict[str, list[np.ndarray]]) -> None:
+def _compare(outcome: Outcome, found: Mapping[str, list[np.ndarray]]) -> None:
     """Every side against gluonish; sides without results take no part."""
     own = found.get(MAIN)
     for name, results in found.items():
@@ -158,16 +138,5 @@ def _compare(outcome: Outcome, found: dict[str, list[np.ndarray]]) -> None:
 def _round(timings: Mapping[str, Timing], homes: Mapping[str, Peer]) -> None:
     for name, timing in timings.items():
         if not timing.problem:
-            with _noting(timing):
+            with _noted(timing):
                 timing.samples.append(homes[name].ask("sample", side=name, repeats=timing.repeats)["seconds"])
-
-
-def _beside_neighbour(outcome: Outcome, homes: Mapping[str, Peer], settings: Settings) -> None:
-    """Rounds in turns without and with a busy process; the quiet ones replace the samples of these sides."""
-    ready = [name for name in BUSY_SIDES if name in outcome.sides and not outcome.sides[name].problem]
-    quiet = {name: outcome.sides[name] for name in ready}
-    outcome.busy = {name: Timing(flops=t.flops, repeats=t.repeats) for name, t in quiet.items()}
-    with Neighbour(processors(settings.threads)) as neighbour:
-        for _ in range(settings.rounds):
-            _round(outcome.busy, homes) if neighbour.busy() is None else None
-            neighbour.quiet()

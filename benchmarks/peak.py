@@ -1,8 +1,8 @@
 """The most floating-point operations this machine can do: multiply-adds on registers, and nothing else.
 
 Each tile of the loop keeps as many independent accumulators as the registers hold and reads no memory inside. It is
-written in LLVM directly, for the target that gluonish compiles for (GLUONISH_CPU restricts both), and its tiles are shared
-among threads by gluonish's own pool. Without fused multiply-add a multiplication and an addition stand in for it.
+written in LLVM directly, for the target that gluonish compiles for (GLUONISH_CPU restricts both), and its tiles are
+shared among threads by gluonish's own pool. Without fused multiply-add, a multiplication and an addition replace it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def peak_loop(turns: int) -> tuple[Callable[[], None], float, np.ndarray]:
     table = np.array([address, arguments.ctypes.data, TILES, 1], np.int64)
     run, place = pool.executor(), table.ctypes.data
 
-    def loop(held: Any = (engine, values, arguments, table)) -> None:  # held: what must live as long as the loop
+    def loop(held: Any = (engine, values, results, arguments, table)) -> None:  # what must live as long
         run(place, 1)
 
     return loop, 2.0 * lanes * accumulators * turns * TILES, results

@@ -40,7 +40,8 @@ def processors(threads: int) -> list[int]:
         return []
     usable = sorted(os.sched_getaffinity(0))
     seen: set[str] = set()
-    first, others = [], []
+    first: list[int] = []
+    others: list[int] = []
     for cpu in usable:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         core = siblings.read_text() if siblings.exists() else str(cpu)
@@ -102,6 +103,16 @@ class Peer:
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "no message"
+
+    @property
+    def process_id(self) -> int:
+        """The system's number of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
 
     def __enter__(self) -> Peer:
         return self

@@ -30,9 +30,9 @@ class Side:
     """What one library does in a row.
 
     call: one repetition. results: arrays on which all sides must agree, computed once before timing; by default what
-    `call` gives. statement, names: timed instead of `call()`, where a function call would count. scope: opened around each
-    sample. finish: waits for work under way; it belongs to the sample's time. flops: of one call, where it differs from
-    the row's.
+    `call` gives. statement, names: timed instead of `call()`, where a function call would count. scope: opened around
+    each sample. finish: waits for work under way; it belongs to the sample's time. flops: of one call, where it differs
+    from the row's.
     """
 
     call: Callable[[], Any]
@@ -66,8 +66,11 @@ class Entry:
 
 @dataclass(eq=False)
 class Row:
-    """See the module docstring. tiny: sizes for the tests, where they differ. tolerance: of results, see `differences`.
-    compared: whether the sides' results mean the same. least_rounds: for rows with few repetitions."""
+    """See the module docstring.
+
+    tiny: sizes for the tests, where they differ. flops: floating-point operations of one repetition. tolerance: of the
+    sides' results, see `difference`. least_rounds: for rows with few repetitions.
+    """
 
     name: str
     about: str

@@ -1,7 +1,7 @@
-"""The process of one library: `python -m benchmarks.worker PEER THREADS CPUS`. It answers JSON lines on stdin with JSON lines.
+"""The process of one library: `python -m benchmarks.worker PEER THREADS CPUS`. It answers JSON lines with JSON lines.
 
-Each library has a process of its own, so that no thread pool, allocator or setting of one stands in another's way, and so
-that MXNet can have another interpreter. Whatever a library prints goes to stderr.
+Each library has a process of its own, so that no thread pool, allocator or setting of one stands in another's way, and
+so that MXNet can have another interpreter. Whatever a library prints goes to stderr.
 """
 
 from __future__ import annotations

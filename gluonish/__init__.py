@@ -21,6 +21,7 @@ _MODULES = {
     "init": "gluonish.block.initializer",
     "optimizer": "gluonish.block.optimizer",
     "metric": "gluonish.block.metric",
+    "lr_scheduler": "gluonish.block.lr_scheduler",
 }
 _NAMES = {
     "NDArray": "gluonish.nd",

@@ -140,7 +140,7 @@ def fit(net: nn.HybridSequential, train: data.ArrayDataset, test: data.ArrayData
             if epoch == 1:
                 net.hybridize()
                 criterion.hybridize()
-            bar.set_description(f"epoch {epoch + 1}/{settings.epochs}, {'hybridized' if epoch else 'eager'}")
+            bar.set_description_str(f"epoch {epoch + 1}/{settings.epochs} {'hybridized' if epoch else 'eager'}")
             trainer.set_learning_rate(_PEAK_RATE * (1 - epoch / settings.epochs))
             start = time.perf_counter()
             for mean_loss, accuracy in train_epoch(net, criterion, trainer, loader):

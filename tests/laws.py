@@ -1,8 +1,9 @@
 """The laws every op obeys, each a checker that needs nothing but the op's record and random numbers.
 
 A checker takes (op, rng), tries the op on its own samples and raises LawBroken with a sentence that names the op and
-what it did. `LAWS` holds them all; `tests/nd/test_every_op.py` runs each law over each op, and `tests/test_laws.py` shows
-with planted faults that each law can fail. Deliberately not here: what a single op means (tests/nd/test_*.py).
+what it did. `LAWS` holds them all; `tests/nd/test_every_op.py` runs each law over each op, and `tests/test_laws.py`
+shows with planted faults that each law can fail. Deliberately not here: what a single op means (tests/nd/test_*.py),
+and what hybridizing must keep (tests/compiled_laws.py).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def demand(holds: Any, op: Op, text: str) -> None:
         raise LawBroken(f"{op.name}: {text}")
 
 
-# --- trying an op ------------------------------------------------------------------------------------------------------
+# --- trying an op ----------------------------------------------------------------------------------------------------
 def wrapped(value: Any) -> Any:
     """A sample input as the op takes it: NDArrays of their own memory, numbers as they are."""
     return nd.NDArray(np.array(value)) if isinstance(value, np.ndarray) else value
@@ -97,7 +98,7 @@ def close(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
         return a.shape == b.shape and bool(np.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True))
 
 
-# --- the record ----------------------------------------------------------------------------------------------------------
+# --- the record ------------------------------------------------------------------------------------------------------
 @law
 def record_is_complete(op: Op, rng: np.random.Generator) -> None:
     """Name, family, words, samples that a seed repeats, a rule for the gradient of each input or one for all."""
@@ -105,16 +106,15 @@ def record_is_complete(op: Op, rng: np.random.Generator) -> None:
     demand(op.doc.strip().endswith("."), op, "has no sentence that says what it does")
     demand(op.name.isidentifier() and op.name.islower(), op, "is not named in lower case")
     first, second = (samples(op, np.random.default_rng(7)) for _ in range(2))
-    same = all(
-        np.array_equal(a, b) for s, t in zip(first, second, strict=True) for a, b in zip(s.inputs, t.inputs, strict=True)
-    )
+    pairs = [p for s, t in zip(first, second, strict=True) for p in zip(s.inputs, t.inputs, strict=True)]
+    same = all(np.array_equal(a, b) for a, b in pairs)
     demand(same, op, "draws its samples from something else than the generator it is given")
     if isinstance(op.vjp, tuple):
         for sample in first:
             demand(len(op.vjp) == len(sample.inputs), op, f"has {len(op.vjp)} vjp rules for {len(sample.inputs)} inputs")
 
 
-# --- shapes and dtypes -----------------------------------------------------------------------------------------------------
+# --- shapes and dtypes -----------------------------------------------------------------------------------------------
 @law
 def result_is_as_the_rule_says(op: Op, rng: np.random.Generator) -> None:
     for sample in samples(op, rng):
@@ -163,7 +163,7 @@ def neighbour_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def agree_or_refuse(op: Op, inputs: list[Any], attrs: dict[str, Any], case: str, may_refuse: bool = True) -> None:
-    """The rule and the op give the same shape and dtype, or both refuse and the op's error says where."""
+    """The rule and the op give the same shape and dtype, or both refuse and the op's error says who and where."""
     try:
         wanted, refusal = op.rule(*specs(op, inputs), **attrs), None
     except REFUSALS as error:
@@ -196,7 +196,7 @@ def width_of_floats_is_kept(op: Op, rng: np.random.Generator) -> None:
         demand(close(narrow, wide, 1e-4), op, "gives float32 and float64 different values")
 
 
-# --- memory ------------------------------------------------------------------------------------------------------------------
+# --- memory ----------------------------------------------------------------------------------------------------------
 def scattered(x: Any) -> Any:
     """The same values in memory that is neither contiguous nor in C order."""
     if not isinstance(x, np.ndarray) or x.ndim == 0:
@@ -213,7 +213,8 @@ def layout_does_not_matter(op: Op, rng: np.random.Generator) -> None:
         plain = run(op, sample.inputs, sample.attrs)
         arrays = [nd.NDArray(scattered(x)) if isinstance(x, np.ndarray) else x for x in sample.inputs]
         demand(close(plain, op(*arrays, **sample.attrs)._data, 1e-5), op, "depends on the memory layout of its inputs")
-        demand(np.array_equal(plain, run(op, sample.inputs, sample.attrs), equal_nan=True), op, "gives another result twice")
+        again = run(op, sample.inputs, sample.attrs)
+        demand(np.array_equal(plain, again, equal_nan=True), op, "gives another result the second time")
 
 
 @law
@@ -240,7 +241,7 @@ def writes_after_recording_raise(op: Op, rng: np.random.Generator) -> None:
         raise LawBroken(f"{op.name}: {'its output' if target is out else f'input {victim}'} was changed unnoticed")
 
 
-# --- special values ------------------------------------------------------------------------------------------------------------
+# --- special values --------------------------------------------------------------------------------------------------
 @law
 def nan_is_never_lost(op: Op, rng: np.random.Generator) -> None:
     """Elementwise: NaN in, NaN out (`where`: where it is chosen). Reductions: NaN wherever one took part."""
@@ -298,7 +299,7 @@ def body_is_the_forward(op: Op, rng: np.random.Generator) -> None:
         demand(result.dtype == out.dtype and close(result, out, 1e-6), op, "has a body that differs from its forward")
 
 
-# --- numbers and mixed dtypes ---------------------------------------------------------------------------------------------------
+# --- numbers and mixed dtypes ----------------------------------------------------------------------------------------
 @law
 def numbers_are_weak(op: Op, rng: np.random.Generator) -> None:
     """A Python number among the inputs takes their dtype and means an array full of it."""
@@ -313,7 +314,9 @@ def numbers_are_weak(op: Op, rng: np.random.Generator) -> None:
             mixed[position] = 0.75
             out, wanted = run(op, mixed, sample.attrs), run(op, full, sample.attrs)
             demand(out.dtype == wanted.dtype, op, f"makes {out.dtype} of {name} and a Python number at {position}")
-            demand(close(np.broadcast_to(out, wanted.shape), wanted, 1e-2 if name == "float16" else 1e-6), op, "errs")
+            tolerance = 1e-2 if name == "float16" else 1e-6
+            good = close(np.broadcast_to(out, wanted.shape), wanted, tolerance)
+            demand(good, op, f"takes a Python number at {position} for another value than an array of it")
 
 
 PROMOTIONS = {
@@ -361,11 +364,14 @@ def check_meeting(op: Op, sample: Sample, positions: list[int], names: tuple[str
     demand(np.array_equal(out, wanted), op, f"of {' and '.join(names)} computes in something else than {target}")
 
 
-# --- gradients -----------------------------------------------------------------------------------------------------------------
+# --- gradients -------------------------------------------------------------------------------------------------------
 STEPS = (1e-5, 1e-6, 1e-7)  # a kink within one step of a random input makes one of them lie, never all
 
 
-def slope(function: Callable[[list[Any]], float], inputs: list[Any], position: int, direction: Any, step: float) -> float:
+Function = Callable[[list[Any]], float]
+
+
+def slope(function: Function, inputs: list[Any], position: int, direction: Any, step: float) -> float:
     """The central difference of a function of arrays along one direction of one input."""
     ends = []
     for sign in (1, -1):
@@ -376,7 +382,7 @@ def slope(function: Callable[[list[Any]], float], inputs: list[Any], position: i
 
 
 def check_slope(
-    op: Op, function: Callable[[list[Any]], float], inputs: list[Any], position: int, gradient: Any, rng: Any, name: str
+    op: Op, function: Function, inputs: list[Any], position: int, gradient: Any, rng: Any, name: str
 ) -> None:
     """The gradient of one input, along one random direction, is the numeric derivative."""
     direction = rng.standard_normal(inputs[position].shape)
@@ -412,7 +418,10 @@ def gradient_is_the_derivative(op: Op, rng: np.random.Generator) -> None:
             gradient = arrays[position].grad
             spec, wanted = gradient.spec, arrays[position].spec
             demand(spec == wanted, op, f"gives a gradient of {spec} for input {position} of {wanted}")
-            value = lambda moved, head=head, attrs=attrs: float(np.sum(run(op, moved, attrs) * head))
+
+            def value(moved: list[Any], head: np.ndarray = head, attrs: Any = attrs) -> float:
+                return float(np.sum(run(op, moved, attrs) * head))
+
             check_slope(op, value, inputs, position, gradient._data, rng, "the gradient")
 
 
@@ -436,12 +445,15 @@ def second_gradient_is_the_derivative(op: Op, rng: np.random.Generator) -> None:
         arrays, total = first(given)
         if total._entry is not None:
             total.backward()
+
+        def value(moved: list[Any], first: Any = first) -> float:
+            return float(first(moved)[1].item())
+
         for position in [*floats, len(inputs)]:
-            value = lambda moved, first=first: first(moved)[1].item()
             check_slope(op, value, given, position, arrays[position].grad._data, rng, "the second gradient")
 
 
-# --- tracing -------------------------------------------------------------------------------------------------------------------
+# --- tracing ---------------------------------------------------------------------------------------------------------
 @law
 def sizes_may_be_symbols(op: Op, rng: np.random.Generator) -> None:
     """The rule on symbolic sizes, evaluated, is the rule on numbers: for the sizes of the trace and for every other
@@ -485,35 +497,6 @@ def with_values(x: Any, values: dict[str, int]) -> Any:
     if not isinstance(x, Spec):
         return x
     return Spec(evaluator(x.shape, values)(*values.values()), x.dtype)
-
-
-# --- compiled ----------------------------------------------------------------------------------------------------------------------
-def check_compiled(op: Op, rng: np.random.Generator) -> None:
-    """Hybrid equals eager: values and gradients, also for inputs in odd memory. (Not in LAWS: it needs a compiler.)"""
-    from gluonish.hybrid import compile_function
-
-    for sample in samples(op, rng):
-        compiled = compile_function(lambda *xs, attrs=sample.attrs: op(*xs, **attrs))
-        for layout in (np.array, scattered):
-            results = []
-            for function in (lambda *xs, attrs=sample.attrs: op(*xs, **attrs), compiled):
-                arrays = tracked(sample.inputs)
-                for x, source in zip(arrays, sample.inputs):
-                    if isinstance(x, nd.NDArray):
-                        x._data = layout(source)
-                with autograd.record():
-                    out = function(*arrays)
-                values = [out.asnumpy()]
-                if op.vjp is not None and out._entry is not None:
-                    head = np.random.default_rng(3).standard_normal(out.shape).astype(out.dtype)
-                    out.backward(nd.NDArray(head))
-                    values += [x.grad.asnumpy() for x in arrays if isinstance(x, nd.NDArray) and x.grad is not None]
-                results.append(values)
-            demand(len(results[0]) == len(results[1]), op, "is on the tape eagerly or hybridized, not both")
-            for which, (eager, hybrid) in enumerate(zip(*results)):
-                what = "value" if which == 0 else f"gradient {which - 1}"
-                demand(eager.dtype == hybrid.dtype, op, f"hybridized {what} is {hybrid.dtype}, eager {eager.dtype}")
-                demand(close(eager, hybrid, 2e-5), op, f"hybridized {what} differs from eager")
 
 
 def every_op() -> list[Op]:

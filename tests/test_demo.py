@@ -67,7 +67,7 @@ def test_it_compares_the_two_kinds_of_epoch(outcome: Outcome) -> None:
 
 def test_the_bar_shows_loss_and_accuracy(outcome: Outcome) -> None:
     last = outcome.errors.replace("\r", "\n").strip().splitlines()[-1]
-    assert re.search(r"epoch 16/16, hybridized 100% .* 368/368 .*loss 0\.\d+, accuracy \d+\.\d %", last)
+    assert re.search(r"epoch 16/16 hybridized 100% .* 368/368 .*loss 0\.\d+, accuracy \d+\.\d %", last)
 
 
 def test_it_writes_the_model_and_the_pictures_and_nothing_else(outcome: Outcome) -> None:

@@ -1,9 +1,9 @@
 """The training step of the network that `gluonish demo` trains: batch 64 of 8x8 images, Adam.
 
-gluonish runs the demo's own network; the others build it from LAYERS (a test compares the two). All begin with the same
-weights. Dropout draws differ from library to library, so the sides are compared on the losses of the first steps without
-dropout (not on the weights: Adam makes steps of full size out of the rounding errors that are the gradient of a bias
-before a BatchNorm). The time is of steps with dropout.
+gluonish runs the demo's own network; the others build it from LAYERS (a test compares the two). All begin with the
+same weights. Dropout draws differ from library to library, so the sides are compared on the losses of the first steps
+without dropout (not on the weights: Adam makes steps of full size out of the rounding errors that are the gradient of a
+bias before a BatchNorm). The time is of steps with dropout.
 """
 
 from __future__ import annotations
@@ -247,7 +247,6 @@ def _jax(sizes: Sizes) -> Side:
             losses = _jax_losses(weights, images, labels, key, dropout)
             return losses.mean(), losses
 
-        @jax.jit
         def update(weights: Any, means: Any, variances: Any, key: Any, count: Any) -> Any:
             key, own = jax.random.split(key)
             gradients, losses = jax.grad(loss_of, has_aux=True)(weights, own)
@@ -257,12 +256,12 @@ def _jax(sizes: Sizes) -> Side:
             weights = [w - rate * m / (jnp.sqrt(v) + 1e-8) for w, m, v in zip(weights, means, variances)]
             return losses, (weights, means, variances, key, count + 1)
 
-        start = _jax_weights(sizes)
+        start, compiled = _jax_weights(sizes), jax.jit(update)
         zeros = [jnp.zeros_like(w) for w in start]
         held = [(start, zeros, list(zeros), jax.random.key(0), 1.0)]
 
         def step() -> Any:
-            losses, held[0] = update(*held[0])
+            losses, held[0] = compiled(*held[0])
             last[:] = [held[0]]
             return losses
 

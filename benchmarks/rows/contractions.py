@@ -1,8 +1,8 @@
 """Convolution and matrix product: how near they come to the most that the machine can do.
 
-The side "peak" is a loop of multiply-adds on registers (`benchmarks/peak.py`) on the same threads in the same rounds; the bar
-is a part of its rate. A convolution counts all taps, those on the padding too. Weights are fixed: libraries may prepare
-them once, where their interface lets them.
+The side "peak" is a loop of multiply-adds on registers (`benchmarks/peak.py`) on the same threads in the same rounds;
+the bar is a part of its rate. A convolution counts all taps, those on the padding too. Weights are fixed: libraries may
+prepare them once, where their interface lets them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _peak(sizes: Sizes) -> Side:
     from benchmarks.peak import peak_loop
 
     loop, flops, _ = peak_loop(_PEAK_TURNS)
-    return Side(loop, lambda: [], flops=flops)
+    return Side(loop, list, flops=flops)
 
 
 # --- convolution ---
@@ -88,8 +88,8 @@ def _conv_of_torch(sizes: Sizes, layout: str, compiled: Any) -> Side:
     with torch.no_grad():
         conv.weight.copy_(weight)
         conv.bias.copy_(bias)
-    memory = getattr(torch, layout)
-    net, image = compiled(torch.nn.Sequential(conv, torch.nn.ReLU()).eval().to(memory_format=memory)), x.to(memory_format=memory)
+    memory = {"memory_format": getattr(torch, layout)}
+    net, image = compiled(torch.nn.Sequential(conv, torch.nn.ReLU()).eval().to(**memory)), x.to(**memory)
     return Side(lambda: net(image), scope=torch.no_grad)
 
 

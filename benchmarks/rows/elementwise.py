@@ -1,7 +1,7 @@
 """What a large elementwise op costs, against the least that memory allows: a copy of the same size.
 
-Three copies: NumPy's between two arrays that exist already (one thread), the same halved between two threads, and NumPy's
-`x.copy()`, which also gets its memory from the system, as the libraries must for their results.
+Three copies: NumPy's between two arrays that exist already (one thread), the same halved between two threads, and
+NumPy's `x.copy()`, which also gets its memory from the system, as the libraries must for their results.
 """
 
 from __future__ import annotations
@@ -38,14 +38,10 @@ def _gluonish(sizes: Sizes) -> Side:
     return Side(lambda: gelu(x))
 
 
-def _no_results() -> list[np.ndarray]:
-    return []
-
-
 @GELU.side("copy", peer="numpy")
 def _copy(sizes: Sizes) -> Side:
     x = _input(sizes)
-    return Side(partial(np.copyto, np.empty_like(x), x), _no_results)
+    return Side(partial(np.copyto, np.empty_like(x), x), list)
 
 
 @GELU.side("copy, 2 threads", peer="numpy")
@@ -59,12 +55,12 @@ def _copy_by_two(sizes: Sizes) -> Side:
         np.copyto(out[:middle], x[:middle])
         other.result()
 
-    return Side(copy, _no_results)
+    return Side(copy, list)
 
 
 @GELU.side("x.copy()", peer="numpy")
 def _fresh_copy(sizes: Sizes) -> Side:
-    return Side(_input(sizes).copy, _no_results)
+    return Side(_input(sizes).copy, list)
 
 
 @GELU.side("numpy")

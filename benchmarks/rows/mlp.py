@@ -1,7 +1,7 @@
 """A small multilayer perceptron, where the cost is not the arithmetic but everything around it.
 
-Forward (prediction): every call waits for its result. Training step (record, loss, backward, update; SGD): libraries that
-queue their work wait once at the end of a sample, as a training loop would.
+Forward (prediction): every call waits for its result. Training step (record, loss, backward, update; SGD): libraries
+that queue their work wait once at the end of a sample, as a training loop would.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def _weights(sizes: Sizes) -> list[np.ndarray]:
 
 
 def _trained(
-    make_step: Callable[[], tuple[Callable[[], Any], Callable[[], Any]]], wait: Callable[[Any], Any] = lambda weights: None
+    make_step: Callable[[], tuple[Callable[[], Any], Callable[[], Any]]],
+    wait: Callable[[Any], Any] = lambda weights: None,
 ) -> Side:
     """make_step gives a step of a new model, and its weights; `wait` waits until these are there."""
 

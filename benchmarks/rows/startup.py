@@ -12,7 +12,7 @@ IMPORT = Row("import", 'python -c "import ..."', bars=(Bar("numpy", 1.5),), leas
 
 def _process(module: str) -> Side:
     command = [sys.executable, "-c", f"import {module}"]
-    return Side(lambda: subprocess.run(command, check=True), lambda: [])
+    return Side(lambda: subprocess.run(command, check=True), list)
 
 
 @IMPORT.side("gluonish")

@@ -21,13 +21,15 @@ def index_error(error: Exception, name: str, what: str, indices: NDArray, size: 
     """The IndexError of an op, reworded to name Block, position and value; itself where values are not known."""
     if not isinstance(indices._data, np.ndarray):
         return error
-    values = indices._data.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN is no index, and no accident here
+        values = indices._data.astype(np.int64)
     bad = (values < 0) | (values >= size)
     if not bad.any():
         return error
     place = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), values.shape))
     at = place[0] if len(place) == 1 else place
+    shown = values[place] if np.isfinite(indices._data[place]) else indices._data[place]
     return IndexError(
-        f"{name}: {what} {values[place]} at position {at} is out of range, it must be in 0 .. {size - 1} "
+        f"{name}: {what} {shown} at position {at} is out of range, it must be in 0 .. {size - 1} "
         f"({user_line()})"
     )

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from gluonish.block import attributes
-from gluonish.block.abstract import AbstractTrace, outside_of_traces
-from gluonish.block.initializer import Initializer, create
+from gluonish.block.abstract import AbstractTrace
+from gluonish.block.first_values import FirstValues
+from gluonish.block.initializer import create
 from gluonish.nd import Device, NDArray
 from gluonish.nd.array import GRAD_REQS, Gradient
 from gluonish.nd.create import as_dtype
@@ -62,7 +63,7 @@ class Parameter(NDArray):
         self._shape = _known(shape)
         self._dtype = as_dtype(dtype)
         self._ready = False
-        self._pending: Initializer | None = None
+        self._pending: FirstValues | None = None
         self.init = create(init) if init is not None else None
         self.lr_mult, self.wd_mult = lr_mult, wd_mult
         self.differentiable = differentiable
@@ -172,7 +173,8 @@ class Parameter(NDArray):
         checked(device or ctx)
         if self._ready and not force_reinit:
             return
-        self._pending = create(init if init is not None else self.init if self.init is not None else "uniform")
+        own = self.init if self.init is not None else "uniform"
+        self._pending = FirstValues(create(own if init is None else init))
         if self._is_known():
             self._make()
 
@@ -213,15 +215,9 @@ class Parameter(NDArray):
         return self._shape is not None and 0 not in self._shape
 
     def _make(self) -> None:
-        """Runs the waiting initializer, outside any trace and tape."""
-        with outside_of_traces():
-            values, init = NDArray(np.zeros(self._shape or (), self._dtype)), self._pending
-            assert init is not None
-            try:
-                init(self._name, values)
-            except (ValueError, TypeError) as error:
-                raise type(error)(f"initializing Parameter {self._name!r} with {init!r}: {error}") from None
-        self.take(values._data)
+        """Takes the values that waited for the shape."""
+        assert self._pending is not None and self._shape is not None
+        self.take(self._pending.make(self._name, self._shape, self._dtype))
 
     def take(self, values: np.ndarray) -> None:
         """Takes values that fit: into the memory it has if possible, so that whoever holds that sees them."""

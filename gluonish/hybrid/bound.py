@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 ROW = 4  # words of a table row: function, arguments, tiles, share
 AREAS = ("input", "output", "captured", "kept", "held", "key")
+RECYCLED = 1 << 18  # bytes of an output from which on its memory is used again
 empty = np.empty
 
 
@@ -40,6 +42,25 @@ class Kept:
     def __del__(self) -> None:
         if len(self.owner.spare) < 4:
             self.owner.spare.append((self.memory, self.base))
+
+
+class Recycler:
+    """Output arrays that are used again once nobody else refers to them: fresh memory costs a page fault every 4 KB.
+
+    Holds at most one set of outputs. Views, and whatever else was made of an array, keep a reference to it.
+    """
+
+    def __init__(self, returned: Sequence[tuple[tuple[int, ...], np.dtype]]) -> None:
+        self.returned = returned
+        self.last: list[Any] = [None] * len(returned)
+
+    def take(self) -> list[np.ndarray]:
+        """Arrays for the outputs of one run."""
+        last = self.last
+        for i, (shape, dtype) in enumerate(self.returned):
+            if last[i] is None or getrefcount(last[i]) > 2:
+                last[i] = empty(shape, dtype)
+        return list(last)
 
 
 class Bound:
@@ -85,6 +106,8 @@ class Bound:
     # --- layout -------------------------------------------------------------------------------------------------------------
     def _lay_out_results(self, returned: Sequence[Node], kept: Sequence[Node]) -> None:
         self.returned = [(self.shape(n), n.dtype) for n in returned]
+        large = any(self.bytes_of(n) >= RECYCLED for n in returned)
+        self.recycler = Recycler(self.returned) if large else None
         self.kept_layout: list[tuple[tuple[int, ...], np.dtype, int]] = []
         self.kept_places: dict[int, Place] = {}
         offset = 0
@@ -185,7 +208,7 @@ class Bound:
         slots = self.slots
         for slot, at in self.input_slots:
             slots[slot] = handle(data[at])
-        outputs = [empty(shape, dtype) for shape, dtype in self.returned]
+        outputs = [empty(shape, dtype) for shape, dtype in self.returned] if self.recycler is None else self.recycler.take()
         for slot, at in self.output_slots:
             slots[slot] = handle(outputs[at])
         kept = None

@@ -42,19 +42,21 @@ def address(kernel: Kernel) -> int:
 def llvm_text(kernel: Kernel) -> str:
     """The optimised LLVM text for the current target."""
     machine = target.current()
-    return str(_optimised(kernel, machine, kernel.name))
+    with _lock:
+        return str(_optimised(kernel, machine, kernel.name))
 
 
 def assembly_text(kernel: Kernel) -> str:
     """The assembly for the current target."""
     machine = target.current()
-    return str(_machine(machine).emit_assembly(_optimised(kernel, machine, kernel.name)))
+    with _lock:
+        return str(_machine(machine).emit_assembly(_optimised(kernel, machine, kernel.name)))
 
 
 def object_code(kernel: Kernel, machine: Target, symbol: str) -> bytes:
     """An object file that exports the kernel as `symbol`."""
-    module = _optimised(kernel, machine, symbol)
-    return bytes(_machine(machine).emit_object(module))
+    with _lock:
+        return bytes(_machine(machine).emit_object(_optimised(kernel, machine, symbol)))
 
 
 def _load(kernel: Kernel, machine: Target) -> int:

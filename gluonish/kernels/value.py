@@ -223,7 +223,9 @@ class Value:
     def _arithmetic(self, name: str, other: Value | Number) -> Value:
         other = self._lift(other)
         if self.code == "b1":
-            raise TypeError("arithmetic on bool; cast the operands first")
+            if name == "sub":
+                raise TypeError("subtraction of bool; cast the operands first")
+            return self | other if name == "add" else self & other  # as NumPy has it
         exact = self.exact or other.exact
         if not self.floating:
             return Value(self.builder, getattr(self.builder, name)(self.value, other.value), self.code, exact)

@@ -1,9 +1,10 @@
 """The math namespace of op bodies as vector instructions; `nd/math.py` is the same namespace on NumPy arrays.
 
 This module itself is `m`: `body(vector_math, *values)`. Its functions take Values (scalars or vectors of float32 or
-float64; the simple ones also integers and bools) and Python numbers, have no branch and no call (but for the float
-remainder), and so become vector code in a loop that LLVM widens as well as in a microkernel's epilogue. They are right
-for NaN, Inf, signed zeros and denormals, to 2 units in the last place (`tanh` and `sigmoid`: 2.5). The range of `sin` and `cos` is limited: see there.
+float64; the simple ones also integers and bools) and Python numbers. But for the float remainder and the integer power
+they have no branch and no call, and so become vector code in a loop that LLVM widens as well as in a microkernel's
+epilogue. They are right for NaN, Inf, signed zeros and denormals, to 2 units in the last place (`tanh` and `sigmoid`:
+2.5). The range of `sin` and `cos` is limited: see there.
 
 Method: Cody and Waite's range reductions, then polynomials that are minimax in the relative error of the function (made
 with Remez' algorithm in 60 digits), evaluated by Horner's rule. Everything is computed on `strict` Values: a compiler
@@ -538,16 +539,33 @@ def _halves(x: Value) -> tuple[Value, Value]:
 
 
 def _integer_power(base: Value, exponent: Value) -> Value:
-    result, factor, left = base.constant(1), base, exponent
-    for _ in range(base.scalar.bits - (base.scalar.kind == "i")):
-        result = choose((left & 1) == 1, result * factor, result)
-        factor = factor * factor
-        left = left >> 1
+    result = _by_lane("power", _emit_power, base, exponent)
     if base.scalar.kind == "u":
         return result
     odd = (exponent & 1) == 1
     inverse = choose(base == 1, base, choose(base == -1, choose(odd, base, -base), base.constant(0)))
     return choose(exponent < 0, inverse, result)
+
+
+def _emit_power(builder: ir.IRBuilder, base: Value, exponent: Value) -> None:
+    """Square and multiply, while digits of the exponent are left."""
+    kind, start = base.value.type, builder.block
+    loop, end = builder.append_basic_block("loop"), builder.append_basic_block("end")
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    result, factor, left = (builder.phi(kind) for _ in range(3))
+    power = choose((base.of(left) & 1) == 1, base.of(result) * base.of(factor), base.of(result))
+    rest = base.of(builder.lshr(left, base.constant(1).value))
+    for phi, first, later in (
+        (result, base.constant(1), power),
+        (factor, base, base.of(factor) * base.of(factor)),
+        (left, exponent, rest),
+    ):
+        phi.add_incoming(first.value, start)
+        phi.add_incoming(later.value, loop)
+    builder.cbranch((rest != 0).value, loop, end)
+    builder.position_at_end(end)
+    builder.ret(power.value)
 
 
 # --- division with a floor ------------------------------------------------------------------------------------------
@@ -599,32 +617,15 @@ def _integer_division(a: Value, b: Value) -> tuple[Value, Value]:
 
 
 def _fmod(x: Value, y: Value) -> Value:
-    """x - trunc(x / y) y, exact: the one function with a loop, as the quotient may have hundreds of digits."""
-    kind = x.value.type
-    if not isinstance(kind, ir.VectorType):
-        return x.of(x.builder.call(_fmod_function(x), [x.value, y.value]))
-    builder, result = x.builder, ir.Constant(kind, ir.Undefined)
-    for lane in range(kind.count):
-        place = ir.Constant(ir.IntType(32), lane)
-        one = x.of(builder.extract_element(x.value, place))
-        other = y.of(builder.extract_element(y.value, place))
-        result = builder.insert_element(result, _fmod(one, other).value, place)
-    return x.of(result)
+    """x - trunc(x / y) y, exact, though the quotient may have hundreds of digits."""
+    return _by_lane("fmod", _emit_fmod, x, y)
 
 
-def _fmod_function(x: Value) -> ir.Function:
-    module, kind = x.builder.module, x.value.type
-    name = f"gluonish_fmod_{x.code}"
-    if name in module.globals:
-        return module.globals[name]
-    function = ir.Function(module, ir.FunctionType(kind, [kind, kind]), name)
-    function.linkage = "internal"
-    builder = ir.IRBuilder(function.append_basic_block("entry"))
-    start, end = builder.block, function.append_basic_block("end")
-    up, down, double = (function.append_basic_block(label) for label in ("up", "down", "double"))
-    a, b = (abs(Value(builder, argument, x.code, exact=True)) for argument in function.args)
-    defined = (a < math.inf) & (b > 0)
-    builder.cbranch(defined.value, up, end)
+def _emit_fmod(builder: ir.IRBuilder, x: Value, y: Value) -> None:
+    kind, start, function = x.value.type, builder.block, builder.function
+    up, down, double, end = (function.append_basic_block(label) for label in ("up", "down", "double", "end"))
+    a, b = abs(x.strict()), abs(y.strict())
+    builder.cbranch(((a < math.inf) & (b > 0)).value, up, end)
 
     builder.position_at_end(up)  # double the divisor until twice as much would be too much
     step = builder.phi(kind)
@@ -649,7 +650,33 @@ def _fmod_function(x: Value) -> ir.Function:
     result = builder.phi(kind)
     result.add_incoming(a.constant(math.nan).value, start)
     result.add_incoming(left.value, down)
-    builder.ret(_copysign(a.of(result), a.of(function.args[0])).value)
+    builder.ret(_copysign(a.of(result), x).value)
+
+
+def _by_lane(name: str, body: Callable[[ir.IRBuilder, Value, Value], None], x: Value, y: Value) -> Value:
+    """A function of two numbers whose body has loops, for each lane of a vector in turn."""
+    builder, kind = x.builder, x.value.type
+    if not isinstance(kind, ir.VectorType):
+        return x.of(builder.call(_function(name, body, x), [x.value, y.value]))
+    result = ir.Constant(kind, ir.Undefined)
+    for lane in range(kind.count):
+        place = ir.Constant(ir.IntType(32), lane)
+        one = x.of(builder.extract_element(x.value, place))
+        other = y.of(builder.extract_element(y.value, place))
+        result = builder.insert_element(result, _by_lane(name, body, one, other).value, place)
+    return x.of(result)
+
+
+def _function(name: str, body: Callable[[ir.IRBuilder, Value, Value], None], x: Value) -> ir.Function:
+    """The internal function of a body, made once in a module."""
+    module, kind = x.builder.module, x.value.type
+    full = f"gluonish_{name}_{x.code}"
+    if full in module.globals:
+        return module.globals[full]
+    function = ir.Function(module, ir.FunctionType(kind, [kind, kind]), full)
+    function.linkage = "internal"
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    body(builder, *(Value(builder, argument, x.code) for argument in function.args))
     return function
 
 

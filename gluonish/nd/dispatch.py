@@ -35,6 +35,7 @@ state = State()
 order = itertools.count(1)  # position on the tape; a later op has a larger number
 NO_ATTRS: dict[str, Any] = {}
 ERRORS = (ValueError, TypeError, IndexError, OverflowError)  # what NumPy raises for inputs that do not fit
+_new = object.__new__
 _array_type: Any = None  # NDArray, set by its module: importing it here would be a circle
 
 
@@ -52,7 +53,7 @@ def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> N
             data = op.forward(*[x._data if isinstance(x, _array_type) else x for x in inputs], **attrs)
         except ERRORS as error:
             raise explained(op, inputs, attrs, error) from None
-        out = _array_type.__new__(_array_type)
+        out = _new(_array_type)
         out._data = data if type(data) is np.ndarray else np.asarray(data)
         out._grad = out._entry = None
         out._version = inputs[0]._version if op.family == "move" and out._data.base is not None else [0]
@@ -60,6 +61,24 @@ def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> N
             note(op, inputs, attrs, out)
         return out
     return current.trace.bind(op, inputs, attrs)
+
+
+def bind_pair(op: Op, x: NDArray, y: NDArray) -> NDArray:
+    """`bind` for an elementwise op of two arrays of one dtype: what `a + b` costs is decided here."""
+    current = state
+    if current.trace is not None:
+        return current.trace.bind(op, (x, y), NO_ATTRS)
+    try:
+        data = op.forward(x._data, y._data)
+    except ERRORS as error:
+        raise explained(op, (x, y), NO_ATTRS, error) from None
+    out = _new(_array_type)
+    out._data = data if type(data) is np.ndarray else np.asarray(data)
+    out._grad = out._entry = None
+    out._version = [0]
+    if current.recording:
+        note(op, (x, y), NO_ATTRS, out)
+    return out
 
 
 def note(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any], out: NDArray) -> None:

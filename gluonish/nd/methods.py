@@ -15,6 +15,7 @@ from gluonish.nd.op import BOOL, FLOAT, Op
 from gluonish.nd.ops import elementwise as e
 
 _bind = dispatch.bind
+_bind_pair = dispatch.bind_pair
 _NUMBERS = (bool, int, float)
 
 
@@ -26,7 +27,7 @@ def _binary(op: Op, reverse: bool = False) -> Callable[[Any, Any], Any]:
     def forwards(self: NDArray, other: Any) -> Any:
         try:
             if self._data.dtype is FLOAT and other._data.dtype is FLOAT:  # the common case: nothing to convert
-                return _bind(op, (self, other))
+                return _bind_pair(op, self, other)
         except AttributeError:
             if not _operand(other):
                 return NotImplemented

@@ -142,6 +142,18 @@ def test_train_and_predict_mode_and_statistics(rng: np.random.Generator) -> None
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_values_do_not_depend_on_when_the_shape_is_known() -> None:
+    found = []
+    for late in (False, True):
+        nd.random.seed(3)
+        sizes = (0, 0) if late else (5, 4)
+        net = nn.HybridSequential(nn.Dense(4, in_units=sizes[0]), nn.Dropout(0.5), nn.Dense(2, in_units=sizes[1]))
+        net.initialize("xavier")
+        with autograd.train_mode():
+            found.append(net(nd.ones((3, 5))).tolist())
+    assert found[0] == found[1]
+
+
 def test_a_plain_block_hybridizes_its_children(rng: np.random.Generator) -> None:
     class Net(Block):
         def __init__(self) -> None:

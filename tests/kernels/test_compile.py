@@ -279,7 +279,7 @@ def test_object_exports_one_plain_symbol() -> None:
         ("store_f32(load_i64(args, 0), 0, 0.5)", "store_f32 got a value of type float64; cast it with cast_f32"),
         ("store_f32(load_i64(args, 0), 0, maximum(float32(1.0), cast_f64(1)))", "cast one first"),
         ("x = [1, 2", "line"),
-        ("v = multiply(cast_b1(begin), cast_b1(end))", "line 2: op multiply on (b1, b1): arithmetic on bool"),
+        ("v = subtract(cast_b1(begin), cast_b1(end))", "line 2: op subtract on (b1, b1): subtraction of bool"),
         ("v = begin + [1]", "line 2: there is no add(int64, list(int64)"),
         ("v = begin ** end", "not part of the kernel language"),
     ],

@@ -45,7 +45,8 @@ def draw(rng: Rng, where: object, dtype: str, count: int) -> np.ndarray:
     if where == POSITIVE:  # every exponent alike, denormals included
         bits, top = ("i4", 0x7F800000) if dtype == "f4" else ("i8", 0x7FF0000000000000)
         return rng.integers(1, top, count).astype(bits).view(dtype)
-    low, high = where  # type: ignore[misc]
+    assert isinstance(where, tuple)
+    low, high = where
     return rng.uniform(low, high, count).astype(dtype)
 
 
@@ -185,7 +186,8 @@ def assert_same_edges(got: np.ndarray, expected: np.ndarray, x: np.ndarray) -> N
     ["exp", "expm1", "log", "log1p", "tanh", "erf", "sqrt", "floor", "ceil", "trunc", "round", "abs", "square"],
 )
 def test_edges_are_numpys(function: str, dtype: str, level: str, mapped: Mapped) -> None:
-    reference = {"erf": erf, "round": np.rint}.get(function) or getattr(np, function)
+    references: dict[str, Callable] = {"erf": erf, "round": np.rint}
+    reference = references.get(function) or getattr(np, function)
     x = edges(dtype)
     with target.use(target.named(level)), np.errstate(all="ignore"):
         assert_same_edges(mapped(function, x), reference(x.astype("f8")), x)
