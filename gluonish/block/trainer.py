@@ -30,13 +30,15 @@ class _Plan:
         self.parameters = [trainer.parameters[i] for i in places]
         self.states = [trainer.states_of(i) for i in places]
         self.optimizer = trainer.optimizer
-        wide = self.parameters[0].dtype == np.float64
-        self.numbers = np.zeros(4, np.float64 if wide else np.float32)  # lr, wd, rescale, correction
+        dtype = self.parameters[0].dtype
+        self.numbers = np.zeros(4, np.float64 if dtype == np.float64 else np.float32)  # lr, wd, rescale, correction
         self.array = NDArray(self.numbers)
         self.decays = self.optimizer.wd != 0
-        from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
+        self.run: Any = self.update
+        if dtype != np.float16:  # which kernels lack
+            from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
 
-        self.run = compile_function(self.update, name="Trainer.step")
+            self.run = compile_function(self.update, name="Trainer.step")
 
     def update(self, *arrays: NDArray) -> None:
         """Writes new weights and states. The arrays are the gradients, then the numbers."""

@@ -16,7 +16,7 @@ from gluonish.hybrid.step import Step
 from gluonish.kernels import moves, pooling
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES
-from gluonish.nd.size import SizeLike, product
+from gluonish.nd.size import SizeLike, product, same
 
 Lowering = Callable[[Node], "list[Step] | None"]
 
@@ -93,18 +93,38 @@ def copy_step(
     node: Node | None = None,
 ) -> Step:
     """A strided copy of `dims` elements."""
-    kept = [i for i, d in enumerate(dims) if not (isinstance(d, int) and d == 1)] or [len(dims) - 1] if dims else []
-    dims = tuple(dims[i] for i in kept) or (1,)
-    a = [source_strides[i] for i in kept] or [1]
-    b = [target_strides[i] for i in kept] or [1]
+    dims, a, b = _merged(dims, source_strides, target_strides)
     rank = len(dims)
+    across = next((i for i in range(rank - 1) if _is_one(a[i])), None) if _is_one(b[-1]) and not _is_one(a[-1]) else None
+    code = CODES[target.dtype.name]
+    kernel = moves.copy_kernel(code, rank) if across is None else moves.transpose_kernel(code, rank, across)
 
     def plan(ins: Any, outs: Any, sizes: Any) -> Any:
         d, s, t = (tuple(sizes[i * rank : (i + 1) * rank]) for i in range(3))
-        return moves.copy_plan(d, s, t, (sizes[-2], sizes[-1]))
+        ends = (sizes[-2], sizes[-1])
+        return moves.copy_plan(d, s, t, ends) if across is None else moves.transpose_plan(d, s, t, ends, across)
 
-    kernel = moves.copy_kernel(CODES[target.dtype.name], rank)
     return Step([source], [target], kernel, plan, (*dims, *a, *b, *offsets), nodes=[node or target], work=_bytes)
+
+
+def _merged(
+    dims: tuple[SizeLike, ...], a: list[SizeLike], b: list[SizeLike]
+) -> tuple[tuple[SizeLike, ...], list[SizeLike], list[SizeLike]]:
+    """Fewest dimensions of a copy: those of size 1 dropped, neighbours joined where both sides step through them as one."""
+    out: list[tuple[SizeLike, SizeLike, SizeLike]] = []
+    for d, s, t in zip(dims, a, b):
+        if isinstance(d, int) and d == 1:
+            continue
+        if out and same(out[-1][1], s * d) and same(out[-1][2], t * d):
+            out[-1] = (out[-1][0] * d, s, t)
+        else:
+            out.append((d, s, t))
+    out = out or [(1, 1, 1)]
+    return tuple(d for d, _, _ in out), [s for _, s, _ in out], [t for _, _, t in out]
+
+
+def _is_one(stride: SizeLike) -> bool:
+    return isinstance(stride, int) and stride == 1
 
 
 def _permute(node: Node) -> list[Step]:

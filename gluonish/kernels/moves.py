@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import SCALARS
+from gluonish.kernels.tiling import tile_of
 
 Shapes = list[tuple[int, ...]]
 TILE = 16384
@@ -66,6 +67,59 @@ def copy_plan(
     """The arguments of a strided copy."""
     rows = max(1, TILE // max(1, dims[-1]))
     return Plan((*dims, *source, *target, *offsets, rows), -(-_count(dims[:-1]) // rows) if _count(dims) else 0)
+
+
+def transpose_kernel(code: str, rank: int, across: int) -> Kernel:
+    """As `copy_kernel`, for a source that is contiguous along dimension `across` and a target that is along the last one.
+
+    It goes by square blocks, so that both sides move whole cache lines; of floats a block is transposed in registers.
+    Arguments: as `copy_kernel`, rows (of `across`) per tile at the end.
+    """
+    size, bits = SCALARS[code].size, _BITS[SCALARS[code].size]
+    floats = {4: "float32", 8: "float64"}.get(size)
+    side = tile_of(floats).lanes if floats else 16
+    others = [d for d in range(rank) if d not in (across, rank - 1)]
+    loads = "\n".join(
+        f"    {name}{d} = load_i64(args, {3 + part * rank + d})" for part, name in enumerate("dab") for d in range(rank)
+    )
+    places = "\n".join(f"        i{d} = rest % d{d}\n        rest = rest // d{d}" for d in reversed(others))
+    last, q = rank - 1, across
+    whole = f"""
+                if r + {side} <= row_end and c + {side} <= d{last}:
+                    block(a + (r + c * a{last}) * {size}, a{last} * {size}, b + (r * b{q} + c) * {size}, b{q} * {size}, {side}, {side})
+                else:"""
+    source = f"""
+def transposed_copy(args, begin, end):
+    source, target = load_i64(args, 0), load_i64(args, 1)
+{loads}
+    a_offset, b_offset, rows = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank}), load_i64(args, {5 + 3 * rank})
+    row_tiles = (d{q} + rows - 1) // rows
+    for tile in range(begin, end):
+        row_begin = tile % row_tiles * rows
+        row_end = min(row_begin + rows, d{q})
+        rest = tile // row_tiles
+{places}
+        a = source + ({" + ".join(["a_offset", *(f"i{d} * a{d}" for d in others)])}) * {size}
+        b = target + ({" + ".join(["b_offset", *(f"i{d} * b{d}" for d in others)])}) * {size}
+        for r in range(row_begin, row_end, {side}):
+            for c in range(0, d{last}, {side}):{whole if floats else "                if True:"}
+                    for i in range(r, min(r + {side}, row_end)):
+                        for j in range(c, min(c + {side}, d{last})):
+                            store_{bits}(b, i * b{q} + j, load_{bits}(a, i + j * a{last}))
+"""
+    if not floats:
+        source = source.replace("):                if True:", "):\n                if True:")
+    externals = (("block", "packing:transpose_block", (floats, side)),) if floats else ()
+    return Kernel("transposed_copy", source, externals)
+
+
+def transpose_plan(
+    dims: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], offsets: tuple[int, int], across: int
+) -> Plan:
+    """The arguments of a transposing copy."""
+    rows = 16 * max(1, TILE // 16 // max(1, dims[-1]))
+    outer = _count(dims[:-1]) // max(1, dims[across])
+    return Plan((*dims, *source, *target, *offsets, rows), outer * -(-dims[across] // rows) if _count(dims) else 0)
 
 
 def zero_kernel(code: str) -> Kernel:
