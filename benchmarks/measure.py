@@ -69,7 +69,7 @@ class Run:
                 homes[entry.name] = self._peer(entry.peer)
                 found[entry.name] = self._prepare(row, entry.name, homes[entry.name], outcome.sides[entry.name])
         _compare(outcome, found)
-        self._rounds(outcome, homes, max(settings.rounds, row.least_rounds))
+        self._rounds(outcome, homes, max(settings.rounds, 0 if settings.tiny else row.least_rounds))
         if settings.busy and row.busy:
             self._disturb(outcome, homes)
         for peer in set(homes.values()):

@@ -35,7 +35,7 @@ class Neighbour:
 
     def __init__(self, cpus: Sequence[int]) -> None:
         command = [sys.executable, "-c", _SPIN, ",".join(map(str, cpus))]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def busy(self) -> None:
         """Begins to spin."""
@@ -46,16 +46,16 @@ class Neighbour:
         self._tell(b"q")
 
     def _tell(self, word: bytes) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(word)
-        self._process.stdout.read(1)
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(word)
+        self.process.stdout.read(1)
 
     def __enter__(self) -> Neighbour:
         return self
 
     def __exit__(self, *problem: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 TILES = 64
-_OPERANDS = 4  # registers left for the factor, the addend and the loop
+SPARED = 4  # vector registers that are no accumulators: the factor, the addend, and some room
 
 
 def peak_loop(turns: int) -> tuple[Callable[[], None], float, np.ndarray]:
@@ -22,7 +22,7 @@ def peak_loop(turns: int) -> tuple[Callable[[], None], float, np.ndarray]:
     from gluonish.kernels.target import current
 
     target = current()
-    lanes, accumulators = target.vector_bytes // 4, target.registers - _OPERANDS
+    lanes, accumulators = target.vector_bytes // 4, target.registers - SPARED
     engine, address = _compiled(target, _source(lanes, accumulators, target.fma))
     values = np.array([0.5, 1.0], np.float32)
     results = np.zeros((TILES, lanes), np.float32)

@@ -27,7 +27,7 @@ _WORTH_TELLING = 0.1  # processors that others took
 def table(outcome: Outcome) -> str:
     """The lines of one row."""
     row = outcome.row
-    lines = [f"{row.name}: {row.about}{_others(outcome)}", "".join(_HEADS)]
+    lines = [f"{row.name}: {row.about}", *_others(outcome), "".join(_HEADS)]
     lines += [_side(outcome, name, timing) for name, timing in outcome.sides.items()]
     for name in outcome.beside:
         ratio = outcome.disturbed(name)
@@ -37,9 +37,9 @@ def table(outcome: Outcome) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _others(outcome: Outcome) -> str:
+def _others(outcome: Outcome) -> list[str]:
     taken = statistics.median(outcome.others) if outcome.others else 0.0
-    return f"  [other processes took {taken:.1f} processors meanwhile]" if taken > _WORTH_TELLING else ""
+    return [f"  [DISTURBED: other processes took {taken:.1f} processors meanwhile]"] if taken > _WORTH_TELLING else []
 
 
 def _side(outcome: Outcome, name: str, timing: Timing) -> str:

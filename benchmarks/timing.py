@@ -56,9 +56,8 @@ class Timer:
 
     def sample(self, repeats: int) -> float:
         """Seconds of one repetition: warms up, times, and lets the library's threads go to sleep."""
-        warm = round(repeats * _WARM_PART)
-        if warm:
-            self.run(warm)
+        if repeats > 1:  # what takes a whole sample is warm, or is meant to be cold
+            self.run(max(1, round(repeats * _WARM_PART)))
         seconds = self.run(repeats) / repeats
         settle()
         return seconds

@@ -1,7 +1,8 @@
 """The laws of hybridizing: for every op, a compiled call is the eager call.
 
-The same form as `laws.py`: checkers of (op, rng), in COMPILED_LAWS, run over every op by `tests/hybrid/test_every_op.py`
-and shown to be able to fail by `tests/test_laws.py`, which hands them a compiler with planted faults.
+The same form as `laws.py`: checkers of (op, rng), in COMPILED_LAWS, run over every op by
+`tests/hybrid/test_every_op.py` and shown to be able to fail by `tests/test_laws.py`, which hands them a compiler with
+planted faults.
 """
 
 from __future__ import annotations

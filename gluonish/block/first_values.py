@@ -1,8 +1,8 @@
 """The first values of a Parameter: an initializer and random numbers of its own.
 
-Each Parameter draws from a stream of its own, whose seed is taken from the global stream when `initialize` is called. So
-its values do not depend on when its shape becomes known: a layer that waits for its first batch gets the same values as
-one that was told its input size, and dropout between two such layers draws the same eager and hybridized.
+Each Parameter draws from a stream of its own, whose seed is taken from the global stream when `initialize` is called.
+So its values do not depend on when its shape becomes known: a layer that waits for its first batch gets the same values
+as one that was told its input size, and dropout between two such layers draws the same eager and hybridized.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class FirstValues:
         self.seed = int(words[0]) << 31 ^ int(words[1])
 
     def make(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """The values, computed outside any trace and tape. Raises: the initializer's error, with the Parameter's name."""
+        """The values, computed outside any trace and tape. Raises: the initializer's error, naming the Parameter."""
         before = random.default
         values = NDArray(np.zeros(shape, dtype))
         with outside_of_traces():

@@ -30,6 +30,5 @@ def index_error(error: Exception, name: str, what: str, indices: NDArray, size: 
     at = place[0] if len(place) == 1 else place
     shown = values[place] if np.isfinite(indices._data[place]) else indices._data[place]
     return IndexError(
-        f"{name}: {what} {shown} at position {at} is out of range, it must be in 0 .. {size - 1} "
-        f"({user_line()})"
+        f"{name}: {what} {shown} at position {at} is out of range, it must be in 0 .. {size - 1} ({user_line()})"
     )

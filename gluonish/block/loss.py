@@ -1,4 +1,4 @@
-"""Losses. Each gives one value a sample: the mean over all axes but the batch's.
+"""Losses. Each gives one value a sample: the mean over all axes but the batch's (KLDivLoss: the sum).
 
 All are HybridBlocks called as `loss(pred, label, sample_weight=None)`. sample_weight multiplies the elements before the
 mean and broadcasts: (N, 1, ...) weighs samples, 0 leaves some out.
@@ -23,8 +23,8 @@ class Loss(HybridBlock):
         self.weight = weight
         self.batch_axis = batch_axis
 
-    def finished(self, loss: NDArray, sample_weight: NDArray | None) -> NDArray:
-        """The elements weighted, and averaged to one value a sample."""
+    def finished(self, loss: NDArray, sample_weight: NDArray | None, reduce: Any = nd.mean) -> NDArray:
+        """The elements weighted, and averaged (or otherwise reduced) to one value a sample."""
         if sample_weight is not None:
             if sample_weight.ndim == 1 and loss.ndim > 1:  # (N,) weighs samples, whatever follows
                 sample_weight = sample_weight.reshape((-1,) + (1,) * (loss.ndim - 1))
@@ -33,7 +33,7 @@ class Loss(HybridBlock):
             loss = loss * self.weight
         batch = self.batch_axis % loss.ndim if loss.ndim else 0
         others = tuple(i for i in range(loss.ndim) if i != batch)
-        return nd.mean(loss, others) if others else loss
+        return reduce(loss, others) if others else loss
 
     def fitting(self, label: NDArray, pred: NDArray) -> NDArray:
         """The label in the dtype and shape of pred; only dimensions of size 1 may differ.
@@ -187,7 +187,10 @@ class SigmoidBinaryCrossEntropyLoss(Loss):
 
 
 class KLDivLoss(Loss):
-    """label * (log(label) - pred), the mean of it; pred holds log-probabilities, or any scores with from_logits=False.
+    """The sum of label * (log(label) - pred) over a sample.
+
+    pred holds log-probabilities, or scores with from_logits=False. A sum, unlike the other losses: the divergence of
+    two distributions, and what MXNet 1.9 computes.
 
     Shapes: pred (N, ...), label the same -> (N,).
     """
@@ -203,7 +206,7 @@ class KLDivLoss(Loss):
         label = self.fitting(label, pred)
         if not self.from_logits:
             pred = nd.log_softmax(pred, self.axis)
-        return self.finished(label * (nd.log(label + _TINY) - pred), sample_weight)
+        return self.finished(label * (nd.log(label + _TINY) - pred), sample_weight, nd.sum)
 
 
 _TINY = 1e-12  # keeps log away from 0

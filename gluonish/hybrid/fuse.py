@@ -52,6 +52,7 @@ class Fuser:
         self.results = {id(n) for n in graph.results()}
         self.group_of: dict[int, Group] = {}
         self.groups: dict[int, Group] = {}
+        self.position = {id(n): i for i, n in enumerate(graph.nodes())}
 
     def run(self) -> list[Group]:
         """The groups in an order in which they can run."""
@@ -62,6 +63,9 @@ class Fuser:
 
     # --- joining ------------------------------------------------------------------------------------------------------
     def _place(self, node: Node) -> None:
+        if node.op is not None and node.op.name in REDUCTIONS and not _trailing(node):
+            self._place_columns(node)
+            return
         for group in self._candidates(node):
             if self._joins(node, group) and self._legal(node, group):
                 self._add(node, group)
@@ -82,8 +86,7 @@ class Fuser:
         if _loopable(node):
             kind = "map"
         elif node.op.name in REDUCTIONS:
-            group = Group("map", node.inputs[0].shape, [])
-            self._turn(group, node)
+            group = Group("rows", node.inputs[0].shape, [], len(node.attrs["axes"]))
             self.groups[id(group)] = group
             return group
         else:
@@ -100,14 +103,52 @@ class Fuser:
             if other is not None and other is not group:
                 group.parents.add(id(other))
 
-    def _turn(self, group: Group, node: Node) -> None:
-        """Makes a map group one that reduces as `node` does."""
-        axes, rank = node.attrs["axes"], len(group.domain)
-        trailing = tuple(range(rank - len(axes), rank))
-        if axes == trailing and len(axes) < rank:
-            group.kind, group.depth = "rows", len(axes)
-        else:
-            group.kind = "columns"
+    # --- reductions down columns ------------------------------------------------------------------------------------------
+    def _place_columns(self, node: Node) -> None:
+        """A reduction that does not run along rows: takes with it what only it reads, and joins one over the same domain."""
+        source = node.inputs[0]
+        private = self._private(source)
+        reads = {id(root_of(p)) for n in (*private, node) for p in n.parents} - {id(n) for n in private}
+        group = next((g for g in self.groups.values() if self._same_columns(g, node, reads)), None)
+        if group is None:
+            group = Group("columns", source.shape, [])
+            self.groups[id(group)] = group
+        for n in private:
+            before = self.group_of.pop(id(n))
+            before.nodes.remove(n)
+            before.members.discard(id(n))
+            if not before.nodes:
+                del self.groups[id(before)]
+        for n in (*private, node):
+            self._add(n, group)
+
+    def _private(self, source: Node) -> list[Node]:
+        """The elementwise nodes over the whole domain that, in the end, only this reduction reads; parents first."""
+        found: list[Node] = []
+        stack = [source]
+        while stack:
+            n = stack.pop()
+            group = self.group_of.get(id(n))
+            if n in found or group is None or group.kind != "map" or not same_shape(n.shape, source.shape):
+                continue
+            readers = self._readers(n)
+            inside = {id(f) for f in found}
+            if id(n) in self.results or len([u for u in readers if id(u) not in inside]) > (1 if n is source else 0):
+                continue
+            found.append(n)
+            stack.extend(n.parents)
+        return sorted(found, key=lambda n: self.position[id(n)])
+
+    def _same_columns(self, group: Group, node: Node, reads: set[int]) -> bool:
+        if group.kind != "columns" or not same_shape(group.domain, node.inputs[0].shape):
+            return False
+        if group.nodes[-1].attrs["axes"] != node.attrs["axes"]:
+            return False
+        theirs = {id(root_of(p)) for n in group.nodes for p in n.parents} - group.members
+        if not theirs & reads or len(theirs | reads) > MAX_INPUTS:
+            return False
+        others = [self.group_of[key] for key in reads if key in self.group_of]
+        return not any(o is group or self._reaches(o, group) for o in others)
 
     def _joins(self, node: Node, group: Group) -> bool:
         assert node.op is not None
@@ -129,27 +170,10 @@ class Fuser:
         source = node.inputs[0]
         if id(source) not in group.members or not same_shape(source.shape, group.domain):
             return False
-        axes, rank = node.attrs["axes"], len(group.domain)
-        trailing = axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
+        depth = len(node.attrs["axes"])
         if group.kind == "map":
-            if trailing:
-                self._turn(group, node)
-                return True
-            # the sum ends the group; what else the group computes must not be needed outside it
-            if self._private(group) and _three_parts(group.domain, axes):
-                group.kind = "columns"
-                return True
-            return False
-        return group.kind == "rows" and trailing and len(axes) == group.depth
-
-    def _private(self, group: Group) -> bool:
-        """Whether no value of the group but the last is read elsewhere."""
-        last = group.nodes[-1]
-        for n in group.nodes:
-            outside = id(n) in self.results or any(id(u) not in group.members for u in self._readers(n))
-            if outside and (n is not last or len(self._readers(n)) > 1 or id(n) in self.results):
-                return False
-        return True
+            group.kind, group.depth = "rows", depth
+        return group.kind == "rows" and group.depth == depth
 
     def _readers(self, node: Node) -> list[Node]:
         out = []
@@ -237,8 +261,10 @@ def is_row_shape(shape: Shape, group: Group) -> bool:
     return same_shape(shape, outer) or same_shape(shape, (*outer, *(1,) * group.depth))
 
 
-def _three_parts(domain: Shape, axes: tuple[int, ...]) -> bool:
-    return tuple(range(axes[0], axes[-1] + 1)) == tuple(axes)
+def _trailing(node: Node) -> bool:
+    """Whether a reduction runs along rows: over the last dimensions, but not over all."""
+    axes, rank = node.attrs["axes"], len(node.inputs[0].shape)
+    return axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
 
 
 def _epilogue_operand(x: Node, node: Node, last: Node) -> bool:

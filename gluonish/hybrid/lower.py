@@ -220,13 +220,17 @@ def _window(node: Node) -> pooling.Window:
 
 
 def _pool(make: Callable[[str, pooling.Window], Kernel]) -> Lowering:
-    def rule(node: Node) -> list[Step]:
+    def rule(node: Node) -> list[Step] | None:
+        if node.dtype.kind != "f":
+            return None
         return [simple(make(node.dtype.name, _window(node)), node.parents, node)]
 
     return rule
 
 
-def _max_spread(node: Node) -> list[Step]:
+def _max_spread(node: Node) -> list[Step] | None:
+    if node.dtype.kind != "f":
+        return None
     gradient, image = node.parents
     kernel = pooling.max_pool2d_gradient_kernel(node.dtype.name, _window(node))
     return [simple(kernel, [image, gradient], node)]

@@ -15,6 +15,8 @@ from gluonish.kernels.tiling import packed_size
 from gluonish.nd.op import OPS, Spec
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 
+FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
+
 
 def lower(group: Group) -> list[Step] | None:
     """The steps of a contraction group, or None where the kernels lack it."""
@@ -56,7 +58,11 @@ def _kind(x: Node, node: Node) -> str:
 
 def _flat(x: Node, shape: tuple[SizeLike, ...]) -> Node:
     """x in another shape, in the same memory."""
-    return x if same_shape(x.shape, shape) else Node("op", Spec(shape, x.dtype), OPS["reshape"], (x,), {"shape": shape}, x.line)
+    return (
+        x
+        if same_shape(x.shape, shape)
+        else Node("op", Spec(shape, x.dtype), OPS["reshape"], (x,), {"shape": shape}, x.line)
+    )
 
 
 def _swapped(x: Node) -> Node | None:
@@ -73,7 +79,9 @@ def _matmul(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | N
     code = node.dtype.name
     shared = len(right.shape) == 2
     before: list[Step] = []
-    if not shared and not (same_shape(left.shape[:-2], node.shape[:-2]) and same_shape(right.shape[:-2], node.shape[:-2])):
+    if not shared and not (
+        same_shape(left.shape[:-2], node.shape[:-2]) and same_shape(right.shape[:-2], node.shape[:-2])
+    ):
         left, right = (_spread(x, node, before) for x in (left, right))
     source = _swapped(left)
     transpose = source is not None and (len(left.shape) == 2 or not shared)
@@ -103,12 +111,7 @@ def _packed(right: Node, node: Node, shared: bool, batch: SizeLike, before: list
     matrix = _flat(base, (rows, columns) if shared else (batch, rows, columns))
     lead: tuple[SizeLike, ...] = () if shared else (batch,)
     packed = temp(node, (k, n, *lead), lambda sizes: (*sizes[2:], packed_size(sizes[0], sizes[1], code)))
-    kernel = packing.pack_kernel(code, transpose=source is not None)
-    assert kernel.plan is not None
-    plan = kernel.plan
-    before.append(
-        Step([matrix], [packed], kernel, lambda ins, outs, sizes: plan(ins, outs), nodes=[node], work=lambda i, o, p: 0.3 * float(product(i[0])))
-    )
+    before.append(_pack_step(packing.pack_kernel(code, transpose=source is not None), matrix, packed, node))
     return packed
 
 
@@ -126,45 +129,68 @@ def _spread(x: Node, node: Node, before: list[Step]) -> Node:
     return wide
 
 
-def _contract_step(kernel: Any, reads: list[Node], last: Node, out_shape: Any, group: Group, depth: SizeLike) -> Step:
-    plan = kernel.plan
+def _contract_step(
+    kernel: Any, reads: list[Node], last: Node, out_shape: Any, group: Group, depth: SizeLike, plan: Any = None
+) -> Step:
+    """A step whose output, as the kernel sees it, has `out_shape`; `depth` numbers are summed for each element of it.
+
+    plan: as in Step, where the kernel's own does not know enough.
+    """
     rank = len(out_shape)
 
     def planned(ins: Any, outs: Any, sizes: Any) -> Any:
-        return plan(ins, [tuple(sizes[:rank])])
+        return kernel.plan(ins, [tuple(sizes[:rank])])
 
     def work(ins: Any, outs: Any, p: Any) -> float:
-        return 2 * float(product(outs[0])) * depth_of(ins) / 200
+        return float(product(outs[0])) * hint(depth) / FLOPS
 
-    def depth_of(ins: Any) -> float:
-        return float(hint(depth))
-
-    return Step(reads, [last], kernel, planned, tuple(out_shape), work=work, nodes=list(group.nodes))
+    return Step(reads, [last], kernel, plan or planned, tuple(out_shape), work=work, nodes=list(group.nodes))
 
 
-def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | None:
+def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step]:
     node, last = group.nodes[0], group.nodes[-1]
-    code = node.dtype.name
-    attrs = node.attrs
+    code, attrs = node.dtype.name, node.attrs
     groups = attrs["groups"]
     if node.is_op("convolution_weight_gradient"):
         x, g = node.inputs
-        kernel = conv.conv2d_weight_gradient_kernel(code, _geometry(attrs["kernel"], attrs))
-        return [_contract_step(kernel, [x, g], node, node.shape, group, product(g.shape[:3]))]
+        return [
+            _walk(conv.conv2d_weight_gradient_kernel, (code,), [x, g], attrs["kernel"], group, product(g.shape[:3]))
+        ]
     x, weight = node.inputs
     gradient = node.is_op("convolution_data_gradient")
-    packed = temp(node, tuple(weight.shape), lambda sizes: (packing.packed_convolution_size(tuple(sizes), code, groups, gradient),))  # type: ignore[arg-type]
-    pack = packing.pack_convolution_kernel(code, groups, gradient)
-    assert pack.plan is not None
-    pack_plan = pack.plan
+    packed = temp(
+        node,
+        tuple(weight.shape),
+        lambda sizes: (
+            packing.packed_convolution_size((sizes[0], sizes[1], sizes[2], sizes[3]), code, groups, gradient),
+        ),
+    )
+    pack = _pack_step(packing.pack_convolution_kernel(code, groups, gradient), weight, packed, node)
+    kh, kw, depth, out = weight.shape
     make = conv.conv2d_data_gradient_kernel if gradient else conv.conv2d_kernel
-    kernel = make(code, _geometry(weight.shape[:2], attrs), epilogue)
-    depth = product(weight.shape[:2]) * (weight.shape[3] // groups if gradient else weight.shape[2])
-    return [
-        Step([weight], [packed], pack, lambda ins, outs, sizes: pack_plan(ins, outs), nodes=[node], work=lambda i, o, p: 0.3 * float(product(i[0]))),
-        _contract_step(kernel, [x, packed, *operands], last, node.shape, group, depth),
-    ]
+    summed = kh * kw * (out // groups if gradient else depth)
+    return [pack, _walk(make, (code, epilogue), [x, packed, *operands], (kh, kw), group, summed)]
 
 
-def _geometry(kernel: tuple[Any, ...], attrs: dict[str, Any]) -> Any:
-    return conv.Geometry(tuple(hint(k) for k in kernel), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])  # type: ignore[arg-type]
+def _walk(make: Any, how: tuple[Any, ...], reads: list[Node], window: Any, group: Group, depth: SizeLike) -> Step:
+    """A convolution's step. One compiled kernel serves every window; how it moves is decided when sizes are known."""
+    attrs, shape = group.nodes[0].attrs, group.nodes[0].shape
+
+    def kernel_of(kernel: tuple[int, int]) -> Any:
+        geometry = conv.Geometry(kernel, attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])
+        return make(how[0], geometry, *how[1:])
+
+    def plan(ins: Any, outs: Any, sizes: Any) -> Any:
+        return kernel_of((sizes[-2], sizes[-1])).plan(ins, [tuple(sizes[:-2])])
+
+    kernel = kernel_of((hint(window[0]), hint(window[1])))
+    step = _contract_step(kernel, reads, group.nodes[-1], shape, group, depth, plan)
+    step.sizes = (*shape, *window)
+    return step
+
+
+def _pack_step(kernel: Any, source: Node, packed: Node, node: Node) -> Step:
+    def work(ins: Any, outs: Any, p: Any) -> float:
+        return 0.3 * float(product(ins[0]))
+
+    return Step([source], [packed], kernel, lambda ins, outs, sizes: kernel.plan(ins, outs), nodes=[node], work=work)

@@ -36,7 +36,6 @@ class _Lowering:
         self.sizes: list[tuple[SizeLike, str]] = []
 
     def run(self) -> list[Step]:
-        self._tame_axes()
         for node in self.group.nodes:
             self._line(node)
         build = {"map": self._map, "rows": self._rows, "columns": self._columns}[self.group.kind]
@@ -99,28 +98,6 @@ class _Lowering:
         return f"n{len(self.sizes) - 1}"
 
     # --- domains --------------------------------------------------------------------------------------------------------
-    def _tame_axes(self) -> None:
-        """A reduction over scattered axes first gets its operand permuted, so that they are neighbours."""
-        group = self.group
-        if group.kind != "columns":
-            return
-        node = next(n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS)
-        axes = node.attrs["axes"]
-        if not axes or tuple(range(axes[0], axes[-1] + 1)) == tuple(axes):
-            return
-        x = node.inputs[0]
-        rest = tuple(i for i in range(len(x.shape)) if i not in axes)
-        moved = apply(OPS["permute_dims"], (x,), {"axes": (*axes, *rest)}, node.line)
-        from gluonish.hybrid.lower import copy_step, strides_of
-
-        strides = strides_of(x.shape)
-        self.before.append(copy_step(x, moved, moved.shape, [strides[a] for a in (*axes, *rest)], strides_of(moved.shape)))
-        inner = Node("op", Spec(tuple(x.shape[i] for i in rest), x.dtype), node.op, (moved,), {"axes": tuple(range(len(axes)))}, node.line)
-        self.names[id(node)] = ""
-        group.domain = moved.shape
-        group.nodes = [inner]
-        self.outer_result = node
-
     def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]] | None:
         """Dimensions and the inputs' movement over them; axes of one part of `groups` must collapse if `exact`."""
         domain = self.group.domain
@@ -230,34 +207,35 @@ class _Lowering:
         return [self._step(loops.rows_kernel(loop), loop, found[0], writes, loops.rows_plan, False)]
 
     def _columns(self) -> list[Step]:
+        """Two steps: partial results per chunk of the folded rows, then their combination."""
         group = self.group
-        node = next(n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS)
-        result = getattr(self, "outer_result", node)
-        axes, rank = node.attrs["axes"], len(group.domain)
+        results = [n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS]
+        axes, rank = results[0].attrs["axes"], len(group.domain)
         parts = [range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)] if axes else [range(rank), (), ()]
         wide = any(not (isinstance(group.domain[a], int) and group.domain[a] == 1) for a in parts[2])
         dims, moves = self._widened(parts)
         if not wide:
             dims, moves = dims[:2], moves[:2]
-        fold = next(x for x in self.lines if isinstance(x, Fold))
-        loop = self._loop("columns", dims, moves, (Output(fold.name, CODES[node.dtype.name]),))
+        outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in results)
+        loop = self._loop("columns", dims, moves, outputs)
         weight = loop.weight
-        partial = temp(node, tuple(dims), lambda sizes: (partial_count(sizes, weight),))
-        steps = [self._step(loops.columns_kernel(loop), loop, dims, [partial], loops.columns_plan, False)]
-        self.lines = [Fold(fold.name, fold.combine, fold.initial, "x0", code=fold.code)]
-        self.inputs, self.sizes = [partial], []
-        again = self._loop("columns", dims, [(True,)] * len(dims), loop.outputs)
-        steps.append(self._combine(again, dims, partial, result, weight))
-        return steps
+        partials = [temp(n, tuple(dims), lambda sizes: (partial_count(sizes, weight),)) for n in results]
+        first = self._step(loops.columns_kernel(loop), loop, dims, partials, loops.columns_plan, False)
+        folds = [x for x in self.lines if isinstance(x, Fold)]
+        self.lines = [Fold(f.name, f.combine, f.initial, f"x{i}", code=f.code) for i, f in enumerate(folds)]
+        self.inputs, self.sizes = partials, []
+        again = self._loop("columns", dims, [(True,) * len(folds)] * len(dims), outputs)
+        return [first, self._combine(again, dims, partials, results, weight)]
 
-    def _combine(self, loop: Loop, dims: list[SizeLike], partial: Node, result: Node, weight: int) -> Step:
+    def _combine(self, loop: Loop, dims: list[SizeLike], partials: list[Node], results: list[Node], weight: int) -> Step:
         def plan(ins: Any, outs: Any, sizes: Any) -> Any:
             first = loops.columns_plan(tuple(sizes), weight)
             rows = first.scalars[2] if len(sizes) == 2 else first.scalars[3]
             chunks = loops.chunks_of(sizes[1], rows)
             return loops.columns_plan((sizes[0], chunks, *sizes[2:]), 1, chunked=False)
 
-        return Step([partial], [result], loops.columns_kernel(loop), plan, tuple(dims), nodes=[result], work=lambda i, o, p: 0.0)
+        kernel = loops.columns_kernel(loop)
+        return Step(list(partials), results, kernel, plan, tuple(dims), nodes=results, work=lambda i, o, p: 0.0)
 
 
 def partial_count(dims: Sequence[int], weight: int) -> int:

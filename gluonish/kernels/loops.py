@@ -335,17 +335,15 @@ def rows_plan(dims: tuple[int, ...], weight: int) -> Plan:
 def columns_kernel(loop: Loop) -> Kernel:
     """A kernel that folds the middle of a domain (outer, folded, inner) in chunks of folded rows: partial results.
 
-    Shapes: output (outer, chunks, inner). Arguments: inputs, output, the three dimensions, rows per chunk, columns per tile,
-    the loop's sizes. With rank 2 there is no inner dimension, and output is (outer, chunks).
+    Shapes: an output per fold, (outer, chunks, inner). Arguments: inputs, outputs, the three dimensions, rows per chunk,
+    columns per tile, the loop's sizes. With rank 2 there is no inner dimension, and outputs are (outer, chunks).
     """
     body = _Body(loop)
     out = body.text
-    fold = next(x for x in loop.lines if isinstance(x, Fold))
+    folds = [x for x in loop.lines if isinstance(x, Fold)]
     wide = loop.rank == 3
-    code = loop.outputs[0].code
-    size = SCALARS[code].size
     body.head(("d0", "d1", *(("d2", "rows", "columns") if wide else ("rows",))))
-    out("chunks = (d1 + rows - 1) // rows")
+    out("chunks = max(1, (d1 + rows - 1) // rows)")
     if wide:
         out("column_tiles = (d2 + columns - 1) // columns")
     out("for tile in range(begin, end):")
@@ -353,24 +351,21 @@ def columns_kernel(loop: Loop) -> Kernel:
     if wide:
         out("first = tile % column_tiles * columns")
         out("last = min(first + columns, d2)")
-        out("piece = tile // column_tiles")
-        out("i0 = piece // chunks")
-        out("row_begin = piece % chunks * rows")
-        out("row_end = min(row_begin + rows, d1)")
-        _fold_columns(body, fold, code, size)
-    else:
-        out("i0 = tile // chunks")
-        out("row_begin = tile % chunks * rows")
-        out("row_end = min(row_begin + rows, d1)")
-        _fold_stretch(body, fold, code)
+    out(f"piece = tile{' // column_tiles' if wide else ''}")
+    out("i0 = piece // chunks")
+    out("row_begin = piece % chunks * rows")
+    out("row_end = min(row_begin + rows, d1)")
+    (_fold_columns if wide else _fold_stretch)(body, folds)
     return Kernel(loop.name, str(out), body.externals())
 
 
-def _fold_columns(body: _Body, fold: Fold, code: str, size: int) -> None:
+def _fold_columns(body: _Body, folds: list[Fold]) -> None:
     out = body.text
-    out(f"sums = out0 + piece * d2 * {size}")
+    for k, fold in enumerate(folds):
+        out(f"sums{k} = out{k} + piece * d2 * {SCALARS[fold.code].size}")
     out("for i in range(first, last):")
-    out(f"    store_{code}(sums, i, {fold.initial})")
+    for k, fold in enumerate(folds):
+        out(f"    store_{fold.code}(sums{k}, i, {fold.initial})")
     out("for i1 in range(row_begin, row_end):")
     out.depth += 1
     out("row = i0 * d1 + i1")
@@ -380,23 +375,29 @@ def _fold_columns(body: _Body, fold: Fold, code: str, size: int) -> None:
     out.depth += 1
     if body.uses_index():
         out("index = row * d2 + i")
-    body.value(fold.operand, done, "i")
-    out(f"store_{code}(sums, i, {_combined(fold, f'load_{code}(sums, i)', fold.operand)})")
+    for fold in folds:
+        body.value(fold.operand, done, "i")
+    for k, fold in enumerate(folds):
+        out(f"store_{fold.code}(sums{k}, i, {_combined(fold, f'load_{fold.code}(sums{k}, i)', fold.operand)})")
 
 
-def _fold_stretch(body: _Body, fold: Fold, code: str) -> None:
+def _fold_stretch(body: _Body, folds: list[Fold]) -> None:
     out = body.text
     body.point("i0", 1)
     done = set(body.done)
-    out(f"{fold.name} = {fold.initial}")
+    for fold in folds:
+        out(f"{fold.name} = {fold.initial}")
     out("for i in range(row_begin, row_end):")
     out.depth += 1
     if body.uses_index():
         out("index = i0 * d1 + i")
-    body.value(fold.operand, done, "i")
-    out(f"{fold.name} = {_combined(fold, fold.name, fold.operand)}")
+    for fold in folds:
+        body.value(fold.operand, done, "i")
+    for fold in folds:
+        out(f"{fold.name} = {_combined(fold, fold.name, fold.operand)}")
     out.depth -= 1
-    out(f"store_{code}(out0, tile, {fold.name})")
+    for k, fold in enumerate(folds):
+        out(f"store_{fold.code}(out{k}, tile, {fold.name})")
 
 
 def columns_plan(dims: tuple[int, ...], weight: int, chunked: bool = True) -> Plan:

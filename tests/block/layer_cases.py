@@ -1,4 +1,4 @@
-"""Every layer with an input and what it should give, computed by NumPy in float64: the table that test_layers.py runs over.
+"""Every layer with an input and what it should give, computed by NumPy in float64: the table of test_layers.py.
 
 A case's `expected(x, p)` gets the input and the layer's parameters by name; `training` says in which mode.
 """
@@ -32,7 +32,9 @@ def dense(x: np.ndarray, p: Arrays) -> np.ndarray:
     return x.reshape(len(x), -1) @ p["weight"].T + p.get("bias", 0)
 
 
-def conv(x: np.ndarray, p: Arrays, stride: Any = (1, 1), pad: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1) -> np.ndarray:
+def conv(
+    x: np.ndarray, p: Arrays, stride: Any = (1, 1), pad: Any = (0, 0), dilation: Any = (1, 1), groups: int = 1
+) -> np.ndarray:
     w = p["weight"]
     x = np.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
     out_channels, per_group, kh, kw = w.shape
@@ -145,7 +147,13 @@ CASES = [
         lambda x, p: batch_norm(x, {**p, "gamma": np.ones(4), "beta": np.zeros(4)}, True),
         True,
     ),
-    Case("batch norm global", lambda: nn.BatchNorm(use_global_stats=True), IMAGE, lambda x, p: batch_norm(x, p, False), True),
+    Case(
+        "batch norm global",
+        lambda: nn.BatchNorm(use_global_stats=True),
+        IMAGE,
+        lambda x, p: batch_norm(x, p, False),
+        True,
+    ),
     Case("layer norm", lambda: nn.LayerNorm(), (3, 4, 5), layer_norm),
     Case("identity", lambda: nn.Identity(), (2, 3), lambda x, p: x),
     Case("dropout predict", lambda: nn.Dropout(0.5), (2, 3), lambda x, p: x),

@@ -64,7 +64,7 @@ def test_nothing_is_noted_outside_and_nothing_stays_installed() -> None:
 
 def test_a_failing_trace_takes_the_watch_off() -> None:
     with pytest.raises(ZeroDivisionError), attributes.watching():
-        1 / 0  # noqa: B018
+        1 / 0
     assert "__getattribute__" not in vars(Block) and not attributes.is_watching()
 
 
@@ -107,7 +107,9 @@ def test_the_text_of_a_change() -> None:
     assert reads.changed() == "Dropout.rate: 0.5 -> nothing" and not reads.hold()
 
 
-@pytest.mark.parametrize("value", [float("nan"), 3, "text", (1, (2, "x")), nd.ones((2,)), Fixed(), frozenset({1}), slice(1, 2)])
+@pytest.mark.parametrize(
+    "value", [float("nan"), 3, "text", (1, (2, "x")), nd.ones((2,)), Fixed(), frozenset({1}), slice(1, 2)]
+)
 def test_an_equal_value_is_no_change_and_needs_no_look(value: Any) -> None:
     net = Net(value)
     reads = read(net)
@@ -187,7 +189,7 @@ def test_what_the_trace_itself_assigns() -> None:
     net = Net(1)
     with attributes.watching() as reads:
         net.fresh = 2
-        net.fresh  # noqa: B018
+        net.fresh
     net.fresh = 3
     assert reads.hold() and not reads.volatile
     with attributes.watching() as reads:
@@ -228,9 +230,9 @@ def test_other_threads_are_not_watched() -> None:
 def test_watches_nest() -> None:
     net = Net(1)
     with attributes.watching() as outer:
-        net.level  # noqa: B018
+        net.level
         with attributes.watching() as inner:
-            net.value  # noqa: B018
-        net.method  # noqa: B018
+            net.value
+        net.method
     assert [name for _, name, _ in outer._seen.values()] == ["level", "method"]
     assert [name for _, name, _ in inner._seen.values()] == ["value"]

@@ -118,7 +118,9 @@ def test_running_without_initialize_names_the_parameter() -> None:
 
 
 def test_infer_shape_computes_nothing() -> None:
-    net = nn.HybridSequential(nn.Conv2D(4, 3), nn.BatchNorm(), nn.MaxPool2D(), nn.Dropout(0.5), nn.Flatten(), nn.Dense(2))
+    net = nn.HybridSequential(
+        nn.Conv2D(4, 3), nn.BatchNorm(), nn.MaxPool2D(), nn.Dropout(0.5), nn.Flatten(), nn.Dense(2)
+    )
     net.infer_shape((8, 3, 8, 8))
     assert [p.shape for p in net.collect_params(".*weight").values()] == [(4, 3, 3, 3), (2, 36)]
     assert not any(p.initialized for p in net.collect_params().values())
@@ -186,8 +188,22 @@ def test_printing() -> None:
         "  (2): Dense(? -> 3, linear)\n"
         ")"
     )
-    every = [nn.AvgPool2D(2, padding=1), nn.Dropout(0.5, axes=1), nn.Embedding(3, 4), nn.LayerNorm(), nn.GELU(), nn.LeakyReLU()]
-    for layer in [*every, nn.Activation("tanh"), nn.HybridLambda("relu"), gl.loss.L2Loss(), nn.Flatten(), nn.HybridSequential()]:
+    every = [
+        nn.AvgPool2D(2, padding=1),
+        nn.Dropout(0.5, axes=1),
+        nn.Embedding(3, 4),
+        nn.LayerNorm(),
+        nn.GELU(),
+        nn.LeakyReLU(),
+    ]
+    for layer in [
+        *every,
+        nn.Activation("tanh"),
+        nn.HybridLambda("relu"),
+        gl.loss.L2Loss(),
+        nn.Flatten(),
+        nn.HybridSequential(),
+    ]:
         assert repr(layer).startswith(type(layer).__name__ + "(")
 
 

@@ -27,5 +27,10 @@ def test_examples(name: str) -> None:
 def test_shapes_are_told(module: object) -> None:
     bases = {"Block", "HybridBlock", "SymbolBlock", "Loss", "EvalMetric", "CompositeEvalMetric"}
     for name, cls in vars(module).items():
-        if inspect.isclass(cls) and not name.startswith("_") and name not in bases and cls.__module__.startswith("gluonish.block"):
+        if (
+            inspect.isclass(cls)
+            and not name.startswith("_")
+            and name not in bases
+            and cls.__module__.startswith("gluonish.block")
+        ):
             assert "Shapes:" in (cls.__doc__ or ""), name

@@ -63,7 +63,9 @@ def test_missing_and_extra_names(tmp_path: Path) -> None:
     before = values(wider)
     with pytest.raises(ValueError, match="lacks '3.weight', '3.bias'; it has '0.weight'.*allow_missing"):
         wider.load_parameters(tmp_path / "m")
-    with pytest.raises(ValueError, match="has '1.gamma', '1.beta', '1.running_mean', '1.running_var', which the net lacks"):
+    with pytest.raises(
+        ValueError, match="has '1.gamma', '1.beta', '1.running_mean', '1.running_var', which the net lacks"
+    ):
         wider.load_parameters(tmp_path / "m", allow_missing=True)
     assert same(before, values(wider))
     wider.load_parameters(tmp_path / "m", allow_missing=True, ignore_extra=True)
@@ -135,7 +137,9 @@ def test_a_full_disk_keeps_the_old_file(tmp_path: Path) -> None:
     big = nn.Dense(300, in_units=300)
     big.initialize()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # files cannot grow further: as if the disk were full
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (100_000, limits[1])
+    )  # files cannot grow further: as if the disk were full
     try:
         with pytest.raises(OSError, match="cannot write .*untouched.*test_files.py"):
             big.save_parameters(tmp_path / "m")
@@ -170,7 +174,9 @@ def test_one_name_of_a_shared_parameter_is_enough_and_two_must_agree(tmp_path: P
     apart, net = tied(False), tied(True)
     before = values(net)
     apart.save_parameters(tmp_path / "m")
-    with pytest.raises(ValueError, match="different values for '0.weight' and '1.weight', which are one shared parameter"):
+    with pytest.raises(
+        ValueError, match="different values for '0.weight' and '1.weight', which are one shared parameter"
+    ):
         net.load_parameters(tmp_path / "m")
     assert same(before, values(net))
     apart[1].weight.set_data(apart[0].weight)

@@ -231,7 +231,7 @@ def test_export_and_import(tmp_path: Path, rng: np.random.Generator) -> None:
     net.export(tmp_path / "m")
     back = gl.SymbolBlock.imports(tmp_path / "m")
     assert close(back(x), wanted) and close(back(x[:2]), wanted[:2])
-    names = {name for name in net.collect_params()}
+    names = set(net.collect_params())
     assert set(back.collect_params()) <= names and "0.weight" in back.collect_params()
     back.hybridize()
     assert close(back(x), wanted)

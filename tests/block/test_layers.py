@@ -94,7 +94,9 @@ def test_compiled_is_the_same(case: Case, rng: np.random.Generator) -> None:
             out = layer(array)
         out.backward(head)
         grads = [p.grad.asnumpy() for p in layer.collect_params().values() if p.grad_req != "null"]
-        results.append([out.asnumpy(), array.grad.asnumpy(), *grads, *(p.asnumpy() for p in layer.collect_params().values())])
+        results.append(
+            [out.asnumpy(), array.grad.asnumpy(), *grads, *(p.asnumpy() for p in layer.collect_params().values())]
+        )
         for name, p in layer.collect_params().items():
             p.set_data(statistics[name])
     for eager, compiled in zip(*results, strict=True):
@@ -109,7 +111,7 @@ def test_an_empty_batch_and_any_batch_size(case: Case, rng: np.random.Generator)
     np.testing.assert_allclose(layer(nd.array(x)).asnumpy()[:1], one, rtol=1e-5, atol=1e-6)
 
 
-# --- single layers ------------------------------------------------------------------------------------------------------
+# --- single layers ---
 def test_batch_norm_moves_its_statistics_in_train_mode_only(rng: np.random.Generator) -> None:
     x = rng.standard_normal((6, 3, 2, 2)).astype(np.float32)
     layer = nn.BatchNorm(momentum=0.8)
@@ -203,7 +205,7 @@ def test_lambda_blocks() -> None:
         nn.Lambda("no_such")
 
 
-# --- what a user gets for a mistake ----------------------------------------------------------------------------------------
+# --- what a user gets for a mistake ---
 def test_errors_name_layer_shapes_and_line(rng: np.random.Generator) -> None:
     class Net(nn.HybridBlock):
         def __init__(self) -> None:
@@ -223,7 +225,9 @@ def test_errors_name_layer_shapes_and_line(rng: np.random.Generator) -> None:
             r"from Flatten 'features.1' \(test_layers.py:",
         ):
             net(nd.zeros((2, 1, 5, 6)))
-        with pytest.raises(ValueError, match=r"Conv2D 'features.0' expects images \(N, 1, H, W\), 1 channels .*\(2, 3, 5, 5\)"):
+        with pytest.raises(
+            ValueError, match=r"Conv2D 'features.0' expects images \(N, 1, H, W\), 1 channels .*\(2, 3, 5, 5\)"
+        ):
             net(nd.zeros((2, 3, 5, 5)))
         with pytest.raises(ValueError, match=r"Conv2D 'features.0' expects images .* but got \(2, 5\)"):
             net(nd.zeros((2, 5)))

@@ -76,7 +76,9 @@ def test_labels_out_of_range(hybrid: bool, bad: Any, shown: str) -> None:
     criterion.hybridize(hybrid)
     pred = nd.zeros((4, 3))
     assert criterion(pred, nd.array([0.0, 1.0, 2.0, 0.0])).shape == (4,)
-    with pytest.raises(IndexError, match=f"SoftmaxCrossEntropyLoss: label {shown} at position 2 .* 0 .. 2 .test_loss.py"):
+    with pytest.raises(
+        IndexError, match=f"SoftmaxCrossEntropyLoss: label {shown} at position 2 .* 0 .. 2 .test_loss.py"
+    ):
         criterion(pred, nd.array([0.0, 1.0, bad, 5.0]))
 
 

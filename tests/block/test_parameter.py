@@ -41,7 +41,9 @@ def test_using_it_too_early_names_it(use: Any) -> None:
     net = nn.HybridSequential(nn.Block())
     net[0].scale = Parameter("scale", shape=(2, 3))
     p = net.collect_params()["0.scale"]
-    with pytest.raises(NotInitialized, match=r"Parameter '0.scale' has no values yet: call net.initialize\(\).*test_param"):
+    with pytest.raises(
+        NotInitialized, match=r"Parameter '0.scale' has no values yet: call net.initialize\(\).*test_param"
+    ):
         use(p)
     assert not p.initialized and p.grad is None
 
@@ -55,7 +57,7 @@ def test_unknown_shapes_are_said_so() -> None:
     p = Parameter("p", init="zeros")
     p.initialize()
     with pytest.raises(NotInitialized, match="'p' is waiting for its shape, known so far: unknown"):
-        p.ndim  # noqa: B018
+        p.ndim
 
 
 @pytest.mark.parametrize("unknown", [0, -1, None])

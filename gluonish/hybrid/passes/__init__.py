@@ -10,12 +10,13 @@ from collections.abc import Callable
 from gluonish.hybrid.graph import Graph
 from gluonish.hybrid.passes.batch_norm import fold_batch_norm
 from gluonish.hybrid.passes.layout import sink_permutes
+from gluonish.hybrid.passes.neighbours import join_axes
 from gluonish.hybrid.passes.share import share_common
 from gluonish.hybrid.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PASSES: tuple[Pass, ...] = (simplify, sink_permutes, simplify, share_common, fold_batch_norm, simplify, share_common)
+PASSES: tuple[Pass, ...] = (simplify, sink_permutes, simplify, share_common, fold_batch_norm, join_axes, simplify, share_common)
 
 
 def run_passes(graph: Graph, watch: Callable[[str, Graph], None] | None = None) -> Graph:
