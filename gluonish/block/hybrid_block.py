@@ -41,12 +41,13 @@ class HybridBlock(Block):
         """Runs `forward` with its hooks, compiled if hybridized."""
         # inside a trace `_compiled` must not be read: the watch would take it for a fact about the model
         if state.trace is not None or not self._active:
-            return Block.__call__(self, *args, **kwargs)
-        compiled = self._compiled
-        if compiled is None:
-            compiled = self._compile()
+            run: Any = self.forward
+        else:
+            run = self._compiled
+            if run is None:
+                run = self._compile()
         try:
-            return self._hooked(compiled, args, kwargs) if self._hooks else compiled(*args, **kwargs)
+            return self._hooked(run, args, kwargs) if self._hooks else run(*args, **kwargs)
         except Exception as error:
             better = self._explained(error, args)
             if better is error:

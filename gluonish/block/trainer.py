@@ -28,6 +28,7 @@ class _Plan:
     def __init__(self, trainer: Trainer, places: tuple[int, ...]) -> None:
         self.places = places
         self.parameters = [trainer.parameters[i] for i in places]
+        self.gradients: list[Any] = [p._grad for p in self.parameters]
         self.states = [trainer.states_of(i) for i in places]
         self.optimizer = trainer.optimizer
         dtype = self.parameters[0].dtype
@@ -39,6 +40,13 @@ class _Plan:
             from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
 
             self.run = compile_function(self.update, name="Trainer.step")
+
+    def fresh(self) -> bool:
+        """Whether every gradient was refreshed since the last step."""
+        for gradient in self.gradients:  # a plain loop: a third of what all() with a generator costs
+            if not gradient.fresh:
+                return False
+        return True
 
     def update(self, *arrays: NDArray) -> None:
         """Writes new weights and states. The arrays are the gradients, then the numbers."""
@@ -92,7 +100,8 @@ class Trainer:
         self._plans: dict[tuple[int, ...], _Plan] = {}
         self._settings: Any = None
         self._changes = -1
-        self._active: list[int] = []
+        self._active: list[int] = []  # places of the Parameters that are not frozen
+        self._whole: _Plan | None = None
 
     # --- learning rate ---------------------------------------------------------------------------------------------
     @property
@@ -125,44 +134,60 @@ class Trainer:
     def _update(self, rescale: float, ignore_stale_grad: bool) -> None:
         if self._changes != attributes.changes():
             self._look_again()
-        parameters, counts, optimizer = self.parameters, self.counts, self.optimizer
-        groups: dict[Any, list[int]] = {}
+        if self._whole is not None and self._whole.fresh():
+            self._run(self._whole, rescale)
+            return
+        groups: dict[Any, list[int]] = {}  # Parameters that one program can update
         stale = []
         for i in self._active:
-            gradient = parameters[i]._grad
+            gradient = self.parameters[i]._grad
             if gradient is None or not gradient.fresh:
                 stale.append(i)
             else:
-                groups.setdefault((counts[i], parameters[i]._dtype), []).append(i)
+                groups.setdefault((self.counts[i], self.parameters[i].dtype), []).append(i)
         if stale and not ignore_stale_grad:
             _warn([self.names[i] for i in stale])
-        for count, _ in groups:
-            optimizer.num_update = max(optimizer.num_update, count + 1)
-        for (count, _), places in groups.items():
-            plan = self._plans.get(tuple(places)) or self._plan(tuple(places))
-            numbers = plan.numbers
-            numbers[0], numbers[1] = optimizer.learning_rate, optimizer.wd
-            numbers[2], numbers[3] = rescale, optimizer.correction(count + 1)
-            plan.array._version[0] += 1
-            gradients = [parameters[i]._grad for i in places]
-            plan.run(*[g.value for g in gradients], plan.array)  # type: ignore[union-attr]
-            for i, g in zip(places, gradients):
-                g.fresh = False  # type: ignore[union-attr]
-                counts[i] += 1
+        for places in groups.values():
+            self._run(self._plan(tuple(places)), rescale)
+        self._whole = self._together()
+
+    def _run(self, plan: _Plan, rescale: float) -> None:
+        optimizer, counts = self.optimizer, self.counts
+        count = counts[plan.places[0]] + 1
+        if count > optimizer.num_update:
+            optimizer.num_update = count
+        numbers = plan.numbers
+        numbers[0], numbers[1] = optimizer.learning_rate, optimizer.wd
+        numbers[2], numbers[3] = rescale, optimizer.correction(count)
+        plan.array._version[0] += 1
+        plan.run(*[g.value for g in plan.gradients], plan.array)
+        for g in plan.gradients:
+            g.fresh = False
+        for i in plan.places:
+            counts[i] = count
 
     def _look_again(self) -> None:
         """Some attribute was assigned somewhere: are the compiled updates still right?"""
         self._changes = attributes.changes()
         self._active = [i for i, p in enumerate(self.parameters) if p.grad_req != "null"]
-        factors = [(p.lr_mult, p.wd_mult, p._dtype) for p in self.parameters]
+        factors = [(p.lr_mult, p.wd_mult, p.dtype, id(p._grad)) for p in self.parameters]
         settings = (self.optimizer.settings(), self.optimizer.wd != 0, factors)
         if settings != self._settings:
             self._settings = settings
             self._plans.clear()
+        self._whole = self._together()
+
+    def _together(self) -> _Plan | None:
+        """The plan that updates every trained Parameter, if one program can do that now."""
+        kinds = {(self.counts[i], self.parameters[i].dtype) for i in self._active}
+        if len(kinds) != 1 or not all(self.parameters[i].initialized for i in self._active):
+            return None
+        return self._plan(tuple(self._active))
 
     def _plan(self, places: tuple[int, ...]) -> _Plan:
-        plan = self._plans[places] = _Plan(self, places)
-        return plan
+        if places not in self._plans:
+            self._plans[places] = _Plan(self, places)
+        return self._plans[places]
 
     def states_of(self, place: int) -> tuple[NDArray, ...]:
         """The optimizer's arrays for a Parameter, zeros at first. Half-width weights have float32 states."""

@@ -185,13 +185,9 @@ class Fuser:
 
     def _joins_contract(self, node: Node, group: Group) -> bool:
         last = group.nodes[-1]
-        if node.op is None or node.op.family != "elementwise" or not same_shape(node.shape, group.domain):
-            return False
         if id(last) in self.results or [u for u in self.users.get(id(last), []) if u is not node]:
             return False
-        if not any(x is last for x in node.parents) or node.dtype != last.dtype:
-            return False
-        return all(_epilogue_operand(x, node, last) for x in node.parents if x is not last) and not node.is_op("where", "cast")
+        return joins_epilogue(node, last)
 
     def _input_count(self, node: Node, group: Group) -> int:
         outside = {id(root_of(p)) for n in (*group.nodes, node) for p in n.parents if id(p) not in group.members}
@@ -265,6 +261,15 @@ def _trailing(node: Node) -> bool:
     """Whether a reduction runs along rows: over the last dimensions, but not over all."""
     axes, rank = node.attrs["axes"], len(node.inputs[0].shape)
     return axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
+
+
+def joins_epilogue(node: Node, last: Node) -> bool:
+    """Whether a contraction that ends in `last` can compute `node` too before it writes its result."""
+    if node.op is None or node.op.family != "elementwise" or node.is_op("where", "cast"):
+        return False
+    if not any(x is last for x in node.parents) or node.dtype != last.dtype or not same_shape(node.shape, last.shape):
+        return False
+    return all(_epilogue_operand(x, node, last) for x in node.parents if x is not last)
 
 
 def _epilogue_operand(x: Node, node: Node, last: Node) -> bool:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gluonish.hybrid.graph import Graph, Node, apply, ordered
+from gluonish.hybrid.fuse import joins_epilogue
+from gluonish.hybrid.graph import Graph, Node, apply, ordered, users
 from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.nd.ops.elementwise import cast
 
@@ -51,7 +52,7 @@ def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
 def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Node]:
     needed = {id(n) for n in forward.nodes()}
     late = _depending_on(gradients, heads)
-    written = _written(forward)
+    written = _written(forward, _read_by_backward(gradients, late, needed))
     updated = {id(leaf) for leaf, _ in forward.updates}
     prepared = captured_only(Graph([], [*forward.outputs, *gradients], forward.updates))
     keep: dict[int, Node] = {}
@@ -88,16 +89,35 @@ def _depending_on(results: list[Node], heads: set[int]) -> set[int]:
     return out
 
 
-def _written(forward: Graph) -> set[int]:
+def _read_by_backward(gradients: list[Node], late: set[int], forward: set[int]) -> set[int]:
+    """The forward's nodes that the backward's own nodes read."""
+    own = (n for n in ordered(gradients) if n.kind == "op" and (id(n) in late or id(n) not in forward))
+    return {id(p) for n in own for p in n.parents if id(p) in forward}
+
+
+def _written(forward: Graph, wanted: set[int]) -> set[int]:
     """Nodes whose values the forward has to put into memory, whatever is fused."""
     out = {id(n) for n in forward.results()}
+    readers = users(forward)
     for node in forward.nodes():
         assert node.op is not None
         if node.op.family not in (*_CHEAP, "reduce"):
             out.update(id(p) for p in node.parents)
-        if node.op.family not in _CHEAP:
+        if node.op.family == "contract":
+            out.add(id(_end_of_epilogue(node, readers, out | wanted)))
+        elif node.op.family not in _CHEAP:
             out.add(id(node))
     return out
+
+
+def _end_of_epilogue(node: Node, readers: dict[int, list[Node]], stops: set[int]) -> Node:
+    """The last of the elementwise nodes that a contraction's kernel can compute before it writes."""
+    while id(node) not in stops:
+        following = readers.get(id(node), [])
+        if len(following) != 1 or not joins_epilogue(following[0], node):
+            break
+        node = following[0]
+    return node
 
 
 def _replaced(results: list[Node], substitutes: dict[int, Node]) -> list[Node]:
