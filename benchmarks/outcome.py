@@ -68,8 +68,9 @@ class Outcome:
         return _paired(self.sides.get(MAIN), self.sides.get(side))
 
     def disturbed(self, side: str) -> float | None:
-        """A side's time beside a busy process divided by its time alone: the median over the rounds."""
-        return _paired(self.beside.get(side), self.alone.get(side))
+        """A side's time beside a busy process divided by its time alone: of the medians."""
+        beside, alone = self.beside.get(side), self.alone.get(side)
+        return beside.median / alone.median if beside and alone and beside.samples and alone.samples else None
 
     def reached(self, bar: Bar) -> float | None:
         """The ratio that a bar is about; None if it was not measured."""

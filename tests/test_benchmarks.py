@@ -113,7 +113,7 @@ def test_bars_are_judged() -> None:
     busy = Bar("torch", 3.0, "busy")
     outcome = _outcome(1.0, 1.0, busy)
     assert outcome.met(busy) is None
-    outcome.alone, outcome.beside = {"torch": Timing(samples=[1.0, 2.0])}, {"torch": Timing(samples=[4.0, 4.0])}
+    outcome.alone, outcome.beside = {"torch": Timing(samples=[1.0, 3.0])}, {"torch": Timing(samples=[4.0, 8.0])}
     assert outcome.reached(busy) == 3.0 and outcome.met(busy)
 
 

@@ -1,4 +1,7 @@
-"""What `import gluonish` costs: whole processes, start of the interpreter included."""
+"""What `import gluonish` costs: whole processes, start of the interpreter included.
+
+`import gluonish` alone loads next to nothing, so the subpackages that every program uses have sides of their own.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,16 @@ def _process(module: str) -> Side:
 @IMPORT.side("gluonish")
 def _gluonish(sizes: Sizes) -> Side:
     return _process("gluonish")
+
+
+@IMPORT.side("gluonish.nd", peer="gluonish")
+def _gluonish_nd(sizes: Sizes) -> Side:
+    return _process("gluonish.nd")
+
+
+@IMPORT.side("gluonish.block.nn", peer="gluonish")
+def _gluonish_nn(sizes: Sizes) -> Side:
+    return _process("gluonish.block.nn")
 
 
 @IMPORT.side("numpy")

@@ -119,10 +119,15 @@ class Trainer:
 
         A Parameter whose gradient no backward has refreshed since the last step is left as it is, with a UserWarning
         that names it unless ignore_stale_grad.
-        Raises: ValueError for a batch_size that is not positive.
+        Raises: ValueError for a batch_size that is not positive; TypeError inside a hybridized function.
         """
         if not batch_size > 0:
             raise ValueError(f"step: batch_size must be positive, got {batch_size!r} ({user_line()})")
+        if state.trace is not None:
+            raise TypeError(
+                f"Trainer.step counts and warns, which a trace would do only once: call it outside the hybridized "
+                f"function, it is compiled by itself ({user_line()})"
+            )
         if state.recording:
             with autograd.pause(state.training):
                 self._update(self.optimizer.rescale_grad / batch_size, ignore_stale_grad)

@@ -179,18 +179,23 @@ class Call:
     """One recorded call: stands on the tape where an op would, and knows how to give gradients."""
 
     vjp = True
+    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "specs")
 
     def __init__(
         self, variant: Variant, sizes: tuple[int, ...], data: list[np.ndarray], kept: Any, key: Any, arrays: Sequence[NDArray]
     ) -> None:
         self.variant = variant
-        self.name = variant.owner.name
         self.sizes = sizes
         self.data = data
         self.kept = kept
         self.key = key
-        self.arrays = list(arrays)
+        self.arrays = arrays
         self.specs: list[Spec] = []
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return self.variant.owner.name
 
     def gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
         """The inputs (arguments, then captured arrays) that have a gradient, each with it."""

@@ -136,7 +136,7 @@ def _unshared(pairs: list[tuple[NDArray, Any]], seeds: Sequence[Any]) -> list[tu
     out = []
     for array, value in pairs:
         if value is not None and isinstance(value._data, np.ndarray):
-            if id(value._version) in taken or (value._data.base is not None and not value._data.flags.writeable):
+            if id(value._version) in taken or not value._data.flags.writeable:
                 value = NDArray(value._data.copy())
             taken.add(id(value._version))
         out.append((array, value))
@@ -180,6 +180,10 @@ class Walk:
             value = value.sum_to(other.shape)
         if data.dtype is not other.dtype and data.dtype != other.dtype:
             value = value.astype(other.dtype)
+        self.add(array, value)
+
+    def add(self, array: NDArray, value: NDArray) -> None:
+        """`give` for a value that has the array's shape and dtype."""
         if array._entry is None:
             if array._grad is not None:
                 seen = self.leaves.get(id(array))
@@ -214,7 +218,7 @@ class Walk:
             )
         if saved is None:  # a compiled function: several outputs, all inputs' gradients at once
             for x, value in op.gradients(grads, inputs):
-                self.give(x, value)
+                self.add(x, value)
             return
         wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
         out = NDArray(saved[0])
@@ -241,9 +245,19 @@ def _check_head(head: NDArray, seed: Any) -> None:
         )
 
 
+_ones: dict[Any, np.ndarray] = {}  # small head gradients, used again
+
+
 def _ones_like(array: NDArray) -> NDArray:
     if state.trace is None:
-        return NDArray(np.ones(array.shape, array.dtype))
+        shape, dtype = array._data.shape, array._data.dtype
+        found = _ones.get((shape, dtype))
+        if found is None:
+            found = np.ones(shape, dtype)
+            found.flags.writeable = False  # never written: gradients that share it are copied
+            if found.size <= 4096 and len(_ones) < 64:
+                _ones[shape, dtype] = found
+        return NDArray(found)
     from gluonish.nd.create import ones
 
     return ones(array.shape, dtype=array.dtype)

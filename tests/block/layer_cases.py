@@ -137,6 +137,12 @@ CASES = [
     Case("flatten", lambda: nn.Flatten(), IMAGE, lambda x, p: x.reshape(len(x), -1)),
     Case("leaky", lambda: nn.LeakyReLU(0.1), (4, 5), lambda x, p: np.where(x > 0, x, 0.1 * x)),
     Case("gelu", lambda: nn.GELU(), (4, 5), lambda x, p: ACTIVATIONS["gelu"](x)),
+    Case(
+        "gelu tanh",
+        lambda: nn.GELU("tanh"),
+        (4, 5),
+        lambda x, p: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),
+    ),
     Case("batch norm predict", lambda: nn.BatchNorm(), IMAGE, lambda x, p: batch_norm(x, p, False)),
     Case("batch norm train", lambda: nn.BatchNorm(), IMAGE, lambda x, p: batch_norm(x, p, True), True),
     Case("batch norm last", lambda: nn.BatchNorm(axis=-1), (5, 3), lambda x, p: batch_norm(x, p, True, 1), True),

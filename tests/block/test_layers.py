@@ -111,6 +111,28 @@ def test_an_empty_batch_and_any_batch_size(case: Case, rng: np.random.Generator)
     np.testing.assert_allclose(layer(nd.array(x)).asnumpy()[:1], one, rtol=1e-5, atol=1e-6)
 
 
+class Wrong(nn.HybridBlock):
+    """Twice its input, with a fault in the values or in the gradient, or none."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def forward(self, x: Any) -> Any:
+        if self.fault == "gradient":
+            return x + x.detach()
+        return x * (2.001 if self.fault == "values" else 2)
+
+
+@pytest.mark.parametrize("fault", ["values", "gradient"])
+def test_the_checks_can_fail(fault: str, rng: np.random.Generator) -> None:
+    case = Case("wrong", lambda: Wrong(fault), (3, 4), lambda x, p: 2 * x)
+    check = {"values": test_values_are_those_of_numpy, "gradient": test_gradients_are_those_of_differences}
+    with pytest.raises(AssertionError):
+        check[fault](case, rng)
+    for each in check.values():
+        each(Case("right", lambda: Wrong(""), (3, 4), lambda x, p: 2 * x), rng)
+
+
 # --- single layers ---
 def test_batch_norm_moves_its_statistics_in_train_mode_only(rng: np.random.Generator) -> None:
     x = rng.standard_normal((6, 3, 2, 2)).astype(np.float32)

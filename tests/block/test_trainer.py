@@ -253,6 +253,14 @@ def test_a_step_inside_record_is_not_recorded() -> None:
     assert p.tolist() == [0, -1, 4]
 
 
+def test_a_step_cannot_be_traced() -> None:
+    p = parameter()
+    trainer = gl.Trainer([p], "adam")
+    step = gl.hybridize(lambda x: trainer.step(1) or x)
+    with pytest.raises(TypeError, match="call it outside the hybridized function"):
+        step(nd.ones((2,)))
+
+
 def test_a_layer_that_never_ran_is_named() -> None:
     net = nn.HybridSequential(nn.Dense(2, in_units=2), nn.Dense(2))
     net.initialize()
