@@ -86,6 +86,7 @@ class Peer:
         except BrokenPipeError:
             line = ""
         if not line:
+            self._end()
             raise PeerError(f"{self.name}: its process ended: {self._last_words()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
@@ -96,9 +97,13 @@ class Peer:
         stdout = self._process.stdout
         assert stdout is not None
         if not select.select([stdout], [], [], _PATIENCE)[0]:
-            self._process.kill()
-            raise PeerError(f"{self.name}: no answer to {_PATIENCE:.0f} seconds of patience")
+            self._end()
+            raise PeerError(f"{self.name}: no answer in {_PATIENCE:.0f} s")
         return stdout.readline()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
@@ -124,7 +129,6 @@ class Peer:
             process.stdin.close()
             process.wait(5)
         except (OSError, subprocess.TimeoutExpired):
-            process.kill()
-            process.wait()
+            self._end()
         finally:
             process.stdout.close()  # type: ignore[union-attr]

@@ -41,8 +41,9 @@ _PEAK_RATE = 3e-3
 _CHILD = """
 import sys
 import gluonish as gl
-train, test = gl.data.digits_split()
+_, test = gl.data.digits_split()
 net = gl.SymbolBlock.imports(sys.argv[1])
+net.hybridize()
 sys.stdout.buffer.write(net(test[:][0]).asnumpy().tobytes())
 """
 
@@ -106,10 +107,9 @@ def run(settings: Settings) -> None:
     train, test = data.digits_split()
     if settings.batch_size > len(train):
         raise DemoError(f"a batch of {settings.batch_size} is more than the {len(train)} training images", 2)
-    print(
-        f"gluonish {__version__}, {get_num_threads()} threads: handwritten digits, 8x8 pixels, "
-        f"{len(train)} to train and {len(test)} to test; epoch 1 runs eagerly, the others hybridized"
-    )
+    threads = get_num_threads()
+    print(f"gluonish {__version__} on {threads} thread{'s' if threads > 1 else ''}")
+    print(f"{len(train)} handwritten digits to train, {len(test)} to test; epoch 1 runs eagerly, the others hybridized")
     net = digits_net()
     history = fit(net, train, test, settings)
     images, labels = test[:]
@@ -117,15 +117,10 @@ def run(settings: Settings) -> None:
     right = int((scores.argmax(1) == labels.asnumpy()).sum())
     print(f"test accuracy  {100 * right / len(test):.2f} % ({right} of {len(test)} images)")
     print(f"an epoch       {_speed(history.seconds)}")
-    try:
-        files = _export(net, settings.output)
-        _check_fresh_process(settings.output / MODEL, scores)
-        print(f"exported       {files}; a fresh process loads it and gives the same predictions")
-        history.picture().save(settings.output / CURVE)
-        predictions_picture(images, scores, labels).save(settings.output / GRID)
-    except OSError as error:
-        raise DemoError(_reason(error, settings.output), 2) from None
-    print(f"pictures       {settings.output / CURVE}, {settings.output / GRID}")
+    pictures = {CURVE: history.picture(), GRID: predictions_picture(images, scores, labels)}
+    written = _deliver(net, scores, pictures, settings.output)
+    print("fresh process  loads the exported model and gives the same predictions")
+    print(f"written        {', '.join(str(path) for path in written)}")
 
 
 def fit(net: nn.HybridSequential, train: data.ArrayDataset, test: data.ArrayDataset, settings: Settings) -> History:
@@ -199,9 +194,16 @@ def _speed(seconds: list[float]) -> str:
     return f"eager {eager:.2f} s, hybridized {usual:.3f} s: {eager / usual:.1f} times as fast{start}"
 
 
-def _export(net: Any, output: Path) -> str:
-    net.export(output / MODEL)
-    return " and ".join(f"{output / MODEL}{suffix}" for suffix in (".json", ".safetensors"))
+def _deliver(net: Any, scores: np.ndarray, pictures: dict[str, draw.Picture], output: Path) -> list[Path]:
+    try:
+        written = list(net.export(output / MODEL))
+        for name, picture in pictures.items():
+            picture.save(output / name)
+            written.append(output / name)
+    except OSError as error:
+        raise DemoError(_reason(error, output), 2) from None
+    _check_fresh_process(output / MODEL, scores)
+    return written
 
 
 def _check_fresh_process(model: Path, scores: np.ndarray) -> None:

@@ -154,7 +154,7 @@ class _Panel:
     def _horizontal_axis(self, x_label: str) -> list[str]:
         bottom = self.y + self.height
         out = [_path(f"M{_n(self.x)} {_n(bottom)}H{_n(self.x + self.width)}", _SOFT, 1)]
-        stride = max(1, math.ceil(self.count / 12))
+        stride = max(1, math.ceil(self.count / 16))
         for epoch in range(1, self.count + 1, stride):
             out.append(_path(f"M{_n(self.across(epoch))} {_n(bottom)}v4", _SOFT, 1))
             out.append(_text(self.across(epoch), bottom + 18, f"{epoch}", anchor="middle", color=_SOFT))

@@ -212,7 +212,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check", "."], ["mypy"]],
+    [["ruff", "check", "--output-format", "concise", "."], ["mypy"]],
     ids=["ruff", "mypy"],
 )
 def test_style_and_types_are_clean(command: list[str]) -> None:

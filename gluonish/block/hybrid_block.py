@@ -67,8 +67,12 @@ class HybridBlock(Block):
         return self._compiled
 
     def graph(self, *args: Any, **kwargs: Any) -> Any:
-        """The graph of a call with these arguments, before and after each pass; prints as text."""
+        """The optimised graph of a call with these arguments; prints as text."""
         return self._compile().graph(*args, **kwargs)
+
+    def passes(self, *args: Any, **kwargs: Any) -> Any:
+        """(name of the pass, graph after it) of such a call, from the trace on."""
+        return self._compile().passes(*args, **kwargs)
 
     def kernels(self, *args: Any, **kwargs: Any) -> Any:
         """The generated kernels of a call with these arguments."""

@@ -152,6 +152,8 @@ class Trainer:
                 groups.setdefault((self.counts[i], self.parameters[i].dtype), []).append(i)
         if stale and not ignore_stale_grad:
             _warn([self.names[i] for i in stale])
+        latest = max((count for count, _ in groups), default=-1) + 1
+        self.optimizer.num_update = max(self.optimizer.num_update, latest)  # one learning rate for all groups
         for places in groups.values():
             self._run(self._plan(tuple(places)), rescale)
         self._whole = self._together()
@@ -218,6 +220,7 @@ class Trainer:
         Raises: FileNotFoundError; FileError for a damaged file; ValueError if it is from another optimizer or model.
         """
         optimizer_states.load(self, path)
+        self._changes = -1  # other counts may need other programs
 
 
 def _warn(stale: list[str]) -> None:

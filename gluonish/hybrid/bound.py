@@ -75,6 +75,8 @@ class Bound:
         self.spare: list[Any] = []
         self.captured_data: list[Any] = [None] * len(program.captured)
         self.errors = np.zeros(4, np.int64)
+        self.stamp = -1
+        self.checked = any(step.checks for step in self.steps)
         self.updated = [] if prepared else program.updated
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
         self._plan()
@@ -220,28 +222,43 @@ class Bound:
             for slot in self.held_slots:
                 slots[slot] = held.base
         copies = None
-        captured = self.program.captured
-        for slot, at in self.captured_slots:
-            x = captured[at].array._data
-            if x is not self.captured_data[at]:
-                if x.flags.c_contiguous:
-                    self.captured_data[at] = x
-                else:
-                    x = np.ascontiguousarray(x)
-                    copies = [x, copies]  # lives until the run ends
-                slots[slot] = handle(x)
+        if self.stamp != self.program.stamp:
+            copies = self._point_to_captured()
         for slot in self.key_slots:
             slots[slot] = handle(key)
-        for call in self.calls:
-            if type(call) is tuple:
-                self.execute(*call)
-            else:
-                call(data, outputs, kept, key, held)
-        if self.errors[0]:
+        try:
+            for call in self.calls:
+                if type(call) is tuple:
+                    self.execute(*call)
+                else:
+                    call(data, outputs, kept, key, held)
+        except BaseException:
+            self.errors[:] = 0  # the next run begins anew
+            raise
+        finally:
+            for array in self.updated:  # whatever happened, they may have changed
+                array._version[0] += 1
+        if copies:
+            for original, copy in copies:
+                if any(original is array._data for array in self.updated):
+                    original[...] = copy
+        if self.checked and self.errors[0]:
             self._raise()
-        for array in self.updated:
-            array._version[0] += 1
         return outputs, kept
+
+    def _point_to_captured(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Looks where the captured arrays lie now; gives those that are not contiguous, with their copies for this run."""
+        copies = []
+        self.stamp = self.program.stamp
+        for slot, at in self.captured_slots:
+            x = self.program.captured[at].array._data
+            self.captured_data[at] = x  # alive as long as its address is in use
+            if not x.flags.c_contiguous:
+                copies.append((x, np.ascontiguousarray(x)))
+                x = copies[-1][1]
+                self.stamp = -1  # copied anew each time
+            self.slots[slot] = handle(x)
+        return copies
 
     def _raise(self) -> None:
         number, position, value, size = (int(v) for v in self.errors)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.tree import flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
@@ -67,6 +68,9 @@ class CompiledFunction:
 
     def _new_variant(self, mode: Any, structure: Any, arrays: Sequence[NDArray]) -> Variant:
         with self._lock:
+            for variant in self.variants:  # another thread may have made it meanwhile
+                if variant.mode == mode and variant.fits(arrays) is not None:
+                    return variant
             reason = self._reason(mode, arrays)
             variant = trace_variant(self, mode, structure, arrays)
             variant.reason = reason
@@ -91,6 +95,13 @@ class CompiledFunction:
     def graph(self, *args: Any, **kwargs: Any) -> Any:
         """The optimised graph for such arguments; print it to read it."""
         return self.variant_for(*args, **kwargs).optimised
+
+    def passes(self, *args: Any, **kwargs: Any) -> list[tuple[str, Any]]:
+        """(name of the pass, graph after it) for such arguments, beginning with ("trace", graph)."""
+        variant = self.variant_for(*args, **kwargs)
+        seen = [("trace", variant.traced)]
+        run_passes(variant.traced, lambda name, graph: seen.append((name, graph)))
+        return seen
 
     def kernels(self, *args: Any, **kwargs: Any) -> list[Any]:
         """The steps of the program for such arguments, with their generated Python sources."""

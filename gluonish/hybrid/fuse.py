@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.nd.ops.reduce import REDUCTIONS
-from gluonish.nd.size import SizeLike, same, same_shape
+from gluonish.nd.size import Size, SizeLike, same, same_shape
 
 LOOP = ("elementwise", "random", "create")
 MAX_INPUTS = 24
+MAX_NODES = 256  # the time to compile grows faster than the kernel
 
 Shape = tuple[SizeLike, ...]
 
@@ -131,6 +132,8 @@ class Fuser:
             group = self.group_of.get(id(n))
             if n in found or group is None or group.kind != "map" or not same_shape(n.shape, source.shape):
                 continue
+            if len(found) >= MAX_NODES:
+                break
             readers = self._readers(n)
             inside = {id(f) for f in found}
             if id(n) in self.results or len([u for u in readers if id(u) not in inside]) > (1 if n is source else 0):
@@ -152,7 +155,7 @@ class Fuser:
 
     def _joins(self, node: Node, group: Group) -> bool:
         assert node.op is not None
-        if self._input_count(node, group) > MAX_INPUTS:
+        if self._input_count(node, group) > MAX_INPUTS or len(group.nodes) >= MAX_NODES:
             return False
         if group.kind == "contract":
             return self._joins_contract(node, group)
@@ -163,7 +166,7 @@ class Fuser:
         if group.kind == "map":
             return same_shape(node.shape, group.domain)
         if group.kind == "rows":
-            return same_shape(node.shape, group.domain) or is_row_shape(node.shape, group)
+            return _aligned(node, group) and (same_shape(node.shape, group.domain) or is_row_shape(node.shape, group))
         return False
 
     def _reduction_joins(self, node: Node, group: Group) -> bool:
@@ -257,6 +260,12 @@ def is_row_shape(shape: Shape, group: Group) -> bool:
     return same_shape(shape, outer) or same_shape(shape, (*outer, *(1,) * group.depth))
 
 
+def _aligned(node: Node, group: Group) -> bool:
+    """Whether what a reduction left without its dimensions meets only its like: shapes are aligned at their ends, so
+    in an expression over the whole domain it would run along another dimension than the rows."""
+    return all(len(p.shape) == len(node.shape) for p in node.parents if id(p) in group.members)
+
+
 def _trailing(node: Node) -> bool:
     """Whether a reduction runs along rows: over the last dimensions, but not over all."""
     axes, rank = node.attrs["axes"], len(node.inputs[0].shape)
@@ -268,6 +277,8 @@ def joins_epilogue(node: Node, last: Node) -> bool:
     if node.op is None or node.op.family != "elementwise" or node.is_op("where", "cast"):
         return False
     if not any(x is last for x in node.parents) or node.dtype != last.dtype or not same_shape(node.shape, last.shape):
+        return False
+    if any(isinstance(x, Size) for x in node.inputs):  # its number would be compiled in
         return False
     return all(_epilogue_operand(x, node, last) for x in node.parents if x is not last)
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import Op, Spec
-from gluonish.nd.size import Size, same_shape
+from gluonish.nd.op import OPS, Op, Spec
+from gluonish.nd.size import Size, SizeLike, same_shape
 
 Operand = Any  # a Node, a Python number, or a Size
 
@@ -148,6 +148,13 @@ def apply(op: Op, inputs: Sequence[Operand], attrs: dict[str, Any] | None = None
     attrs = attrs or {}
     spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in inputs], **attrs)
     return Node("op", spec, op, inputs, attrs, line)
+
+
+def in_shape(x: Node, shape: tuple[SizeLike, ...]) -> Node:
+    """x in another shape, in the same memory; x itself if it has that shape."""
+    if same_shape(x.shape, shape):
+        return x
+    return Node("op", Spec(shape, x.dtype), OPS["reshape"], (x,), {"shape": shape}, x.line)
 
 
 def users(graph: Graph) -> dict[int, list[Node]]:

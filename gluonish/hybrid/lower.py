@@ -199,7 +199,7 @@ def _pick(node: Node) -> list[Step]:
 
 
 def _unpick(node: Node) -> list[Step]:
-    return [simple(moves.unpick_kernel(*_codes(node)), node.parents, node, checks="one_hot")]
+    return [simple(moves.unpick_kernel(*_codes(node)), node.parents, node, checks="unpick")]
 
 
 def _arg(node: Node) -> list[Step]:

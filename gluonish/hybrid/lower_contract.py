@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gluonish.hybrid.fuse import Group
-from gluonish.hybrid.graph import Node, apply
+from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import conv, gemm, packing
 from gluonish.kernels.tiling import packed_size
@@ -56,15 +56,6 @@ def _kind(x: Node, node: Node) -> str:
     return "column" if x.shape and same(x.shape[-1], node.shape[-1]) and not same(node.shape[-1], 1) else "scalar"
 
 
-def _flat(x: Node, shape: tuple[SizeLike, ...]) -> Node:
-    """x in another shape, in the same memory."""
-    return (
-        x
-        if same_shape(x.shape, shape)
-        else Node("op", Spec(shape, x.dtype), OPS["reshape"], (x,), {"shape": shape}, x.line)
-    )
-
-
 def _swapped(x: Node) -> Node | None:
     """What x is the transpose of, if it is one."""
     if not x.is_op("permute_dims"):
@@ -90,11 +81,11 @@ def _matmul(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | N
     k = left.shape[-1]
     if shared:
         rows = m if transpose else product(node.shape[:-1])
-        a = _flat(source, (k, m)) if transpose and source is not None else _flat(left, (rows, k))
+        a = in_shape(source, (k, m)) if transpose and source is not None else in_shape(left, (rows, k))
         out_shape: tuple[SizeLike, ...] = (rows, n)
     else:
         base = source if transpose and source is not None else left
-        a = _flat(base, (batch, k, m) if transpose else (batch, m, k))
+        a = in_shape(base, (batch, k, m) if transpose else (batch, m, k))
         out_shape = (batch, m, n)
     b = _packed(right, node, shared, batch, before)
     kernel = gemm.matmul_kernel(code, transpose, epilogue, batched=not shared)
@@ -108,7 +99,7 @@ def _packed(right: Node, node: Node, shared: bool, batch: SizeLike, before: list
     k, n = right.shape[-2:]
     base = right if source is None else source
     rows, columns = base.shape[-2:]
-    matrix = _flat(base, (rows, columns) if shared else (batch, rows, columns))
+    matrix = in_shape(base, (rows, columns) if shared else (batch, rows, columns))
     lead: tuple[SizeLike, ...] = () if shared else (batch,)
     packed = temp(node, (k, n, *lead), lambda sizes: (*sizes[2:], packed_size(sizes[0], sizes[1], code)))
     before.append(_pack_step(packing.pack_kernel(code, transpose=source is not None), matrix, packed, node))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from gluonish.hybrid.fuse import Group, alias_of, is_row_shape
-from gluonish.hybrid.graph import Graph, Node, apply, users
+from gluonish.hybrid.graph import Graph, Node, apply, in_shape, users
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import loops
 from gluonish.kernels.kernel import Kernel
@@ -31,7 +33,9 @@ class _Lowering:
         self.graph = graph
         self.inputs: list[Node] = []
         self.before: list[Step] = []
-        self.names: dict[int, str] = {}
+        self.names: dict[int, str] = {}  # of the group's own values
+        self.outside: dict[tuple[int, int], str] = {}  # of what it reads: node, dimensions added
+        self.keys: set[str] = set()  # the inputs that are random keys: whole at every element
         self.lines: list[Line | Fold] = []
         self.sizes: list[tuple[SizeLike, str]] = []
 
@@ -59,7 +63,9 @@ class _Lowering:
         if node.op.name in REDUCTIONS:
             self.lines.append(_fold(name, node, self._operand(node.inputs[0], node)))
         elif node.is_op("random_uniform"):
-            self.lines.append(Line(name, "uniform", (self._operand(node.inputs[0], node), "index"), node.line))
+            key = self._operand(node.inputs[0], node)
+            self.keys.add(key)
+            self.lines.append(Line(name, "uniform", (key, "index"), node.line))
         elif node.is_op("cast"):
             self.lines.append(Line(name, f"cast_{CODES[node.dtype.name]}", (self._operand(node.inputs[0], node),), node.line))
         else:
@@ -69,26 +75,31 @@ class _Lowering:
 
     def _arange(self, node: Node) -> None:
         code = CODES[node.dtype.name]
-        wide = node.dtype if node.dtype.kind == "f" else "int64"
+        whole = all(isinstance(node.attrs[k], (int, np.integer, Size)) for k in ("start", "step"))
+        wide = "int64" if whole else "float64"  # as in eager mode
         base, scaled, moved = (f"v{len(self.lines) + i}" for i in range(3))
-        cast = f"cast_{CODES[str(wide)]}"
+        cast = f"cast_{CODES[wide]}"
         self.lines += [
             Line(base, cast, ("index",), node.line),
             Line(scaled, "multiply", (base, self._number(node.attrs["step"], wide)), node.line),
             Line(moved, "add", (scaled, self._number(node.attrs["start"], wide)), node.line),
         ]
-        if CODES[str(wide)] != code:
+        if CODES[wide] != code:
             self.lines.append(Line(f"v{len(self.lines)}", f"cast_{code}", (moved,), node.line))
         self.names[id(node)] = self.lines[-1].name
 
     def _operand(self, x: Any, node: Node) -> str:
-        if isinstance(x, Node):
-            if id(x) in self.names:
-                return self.names[id(x)]
-            self.names[id(x)] = f"x{len(self.inputs)}"
-            self.inputs.append(x)
+        if not isinstance(x, Node):
+            return self._number(x, _number_dtype(node))
+        if id(x) in self.names:
             return self.names[id(x)]
-        return self._number(x, _number_dtype(node))
+        # beside a value per row that has lost the row's dimensions, x gets them back as ones: ends are aligned
+        reduces = node.op is not None and node.op.name in REDUCTIONS
+        lost = 0 if reduces else len(self.group.domain) - len(node.shape)
+        if (id(x), lost) not in self.outside:
+            self.outside[id(x), lost] = f"x{len(self.inputs)}"
+            self.inputs.append(in_shape(x, (*x.shape, *(1,) * lost)))
+        return self.outside[id(x), lost]
 
     def _number(self, x: Any, dtype: Any) -> str:
         return self._size(x, dtype) if isinstance(x, Size) else literal(x, dtype)
@@ -98,10 +109,10 @@ class _Lowering:
         return f"n{len(self.sizes) - 1}"
 
     # --- domains --------------------------------------------------------------------------------------------------------
-    def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]] | None:
-        """Dimensions and the inputs' movement over them; axes of one part of `groups` must collapse if `exact`."""
+    def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
+        """Dimensions and the inputs' movement over them: neighbours in a part that all inputs treat alike become one."""
         domain = self.group.domain
-        patterns = [tuple(_moves(x, domain, axis) for x in self.inputs) for axis in range(len(domain))]
+        patterns = [self._pattern(axis) for axis in range(len(domain))]
         dims: list[SizeLike] = []
         moves: list[tuple[bool, ...]] = []
         for axes in groups:
@@ -123,17 +134,18 @@ class _Lowering:
         return dims, moves
 
     def _arrays(self, moves: list[tuple[bool, ...]]) -> tuple[Array, ...]:
-        out = []
-        for i, x in enumerate(self.inputs):
-            random = any(isinstance(line, Line) and line.function == "uniform" and line.operands[0] == f"x{i}" for line in self.lines)
-            out.append(Array("key" if random else CODES[x.dtype.name], tuple(m[i] for m in moves)))
-        return tuple(out)
+        codes = ["key" if f"x{i}" in self.keys else CODES[x.dtype.name] for i, x in enumerate(self.inputs)]
+        return tuple(Array(code, tuple(m[i] for m in moves)) for i, code in enumerate(codes))
+
+    def _pattern(self, axis: int) -> tuple[bool, ...]:
+        """For each input whether it moves along a dimension of the domain."""
+        domain = self.group.domain
+        return tuple(f"x{i}" not in self.keys and _moves(x, domain, axis) for i, x in enumerate(self.inputs))
 
     def _widened(self, parts: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
         """As `_collapsed`, with every part exactly one dimension: inputs that differ inside a part are spread out first."""
         while True:
             found = self._collapsed(parts)
-            assert found is not None
             if len(found[0]) == len(parts):
                 return found
             self._spread(parts)
@@ -142,12 +154,9 @@ class _Lowering:
         from gluonish.hybrid.lower import copy_step, strides_of
 
         domain = self.group.domain
+        patterns = [self._pattern(axis) for axis in range(len(domain))]
         for i, x in enumerate(self.inputs):
-            uneven = any(
-                len({_moves(x, domain, a) for a in axes if not (isinstance(domain[a], int) and domain[a] == 1)}) > 1
-                for axes in parts
-            )
-            if uneven:
+            if any(len({patterns[a][i] for a in axes if not same(domain[a], 1)}) > 1 for axes in parts):
                 wide = apply(OPS["broadcast_to"], (x,), {"shape": domain}, x.line)
                 shape = (1,) * (len(domain) - len(x.shape)) + tuple(x.shape)
                 strides = [0 if same(s, 1) else t for s, t in zip(shape, strides_of(shape))]
@@ -182,7 +191,6 @@ class _Lowering:
     def _map(self) -> list[Step]:
         writes = self._outputs()
         found = self._collapsed([range(len(self.group.domain))])
-        assert found is not None
         outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in writes)
         loop = self._loop("map", *found, outputs)
         return [self._step(loops.map_kernel(loop), loop, found[0], writes, loops.map_plan, True)]
@@ -194,9 +202,8 @@ class _Lowering:
         inner = range(rank - depth, rank)
         while True:
             found = self._collapsed([outer, inner])
-            assert found is not None
             tail = [a for a in inner if not (isinstance(group.domain[a], int) and group.domain[a] == 1)]
-            if len({tuple(_moves(x, group.domain, a) for x in self.inputs) for a in tail}) <= 1:
+            if len({self._pattern(a) for a in tail}) <= 1:
                 break
             self._spread([*([a] for a in outer), inner])
         writes = self._outputs()
@@ -223,7 +230,7 @@ class _Lowering:
         first = self._step(loops.columns_kernel(loop), loop, dims, partials, loops.columns_plan, False)
         folds = [x for x in self.lines if isinstance(x, Fold)]
         self.lines = [Fold(f.name, f.combine, f.initial, f"x{i}", code=f.code) for i, f in enumerate(folds)]
-        self.inputs, self.sizes = partials, []
+        self.inputs, self.keys, self.sizes = partials, set(), []
         again = self._loop("columns", dims, [(True,) * len(folds)] * len(dims), outputs)
         return [first, self._combine(again, dims, partials, results, weight)]
 
@@ -280,8 +287,6 @@ def _fold(name: str, node: Node, operand: str) -> Fold:
 
 
 def _extreme(dtype: Any, lowest: bool) -> Any:
-    import numpy as np
-
     if dtype.kind == "f":
         return float("-inf") if lowest else float("inf")
     if dtype.kind == "b":

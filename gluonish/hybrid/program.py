@@ -21,6 +21,7 @@ from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned
 from gluonish.hybrid.step import Step
 from gluonish.kernels.pointers import address_of
+from gluonish.kernels.scalars import CODES
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
 
@@ -48,6 +49,7 @@ class Program:
         self.main = [s for s in self.steps if s not in self.prepared.steps]
         self.updated = [leaf.array for leaf, _ in self.graph.updates]
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
+        self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
 
     # --- building --------------------------------------------------------------------------------------------------------
@@ -71,8 +73,15 @@ class Program:
             if id(root) not in self.places and self._may_overwrite(leaf, root):
                 self.places[id(root)] = self.places[id(leaf)]
             elif root is not leaf:
-                strides = strides_of(leaf.shape)
-                self.steps.append(copy_step(value, leaf, leaf.shape, strides, strides, node=value))
+                self.steps.append(self._update_step(value, leaf))
+
+    def _update_step(self, value: Node, leaf: Node) -> Step:
+        if leaf.dtype.name in CODES:
+            strides = strides_of(leaf.shape)
+            return copy_step(value, leaf, leaf.shape, strides, strides, node=value)
+        copy = apply(cast, (value,), {"dtype": leaf.dtype}, value.line)
+        self.places[id(copy)] = self.places[id(leaf)]
+        return Step([value], [leaf], fallback=copy, nodes=[value])
 
     def _may_overwrite(self, leaf: Node, root: Node) -> bool:
         if any(root is root_of(k) for k in self.kept_nodes):
@@ -119,9 +128,11 @@ class Program:
 
         Raises: IndexError for an index out of range.
         """
-        waiting = self._bound.get(sizes)
-        bound = waiting.pop() if waiting else self._bind(sizes, held)
-        if self.prepared.sources:
+        try:
+            bound = self._bound[sizes].pop()
+        except (KeyError, IndexError):  # new sizes, or another thread is running with these
+            bound = self._bind(sizes, held)
+        if self.prepared.steps:
             self.prepared.refresh()
         try:
             return bound.run(data, key, held)
@@ -158,11 +169,17 @@ class Prepared:
         self.sources: list[Any] = []
         size = 0
         kept = {id(root_of(n)) for n in program.kept_nodes}
+        writers: dict[int, list[Step]] = {}
+        for step in program.steps:
+            for w in step.writes:
+                writers.setdefault(id(root_of(w)), []).append(step)
         for step in program.steps if steady else ():
             roots = [root_of(r) for r in step.reads]
-            if not roots or step.kernel is None or step.checks or not all(id(r) in known for r in roots):
-                continue
             targets = {id(root_of(w)) for w in step.writes}
+            # a value that several steps write part by part is made here as a whole or not at all
+            reads = [id(root_of(r)) for t in targets for s in writers[t] for r in s.reads]
+            if step.kernel is None or step.checks or not known.issuperset(reads) or not (reads or targets <= program.fixed):
+                continue
             if targets & kept or any(program.places[t].area != "prepared" for t in targets if t in program.places):
                 continue
             self.steps.append(step)
@@ -186,8 +203,11 @@ class Prepared:
         if version == self.version:
             return
         with self._lock:
+            if version == self.version:  # another thread was quicker, and may be reading already
+                return
             if self.bound is None:
                 self.bound = Bound(self.program, (), prepared=True)
+            self.bound.stamp = -1
             self.bound.run([], None)
             self.version = version
 
@@ -201,7 +221,8 @@ def _static_bytes(node: Node) -> int:
 
 
 def _with_own_outputs(graph: Graph) -> Graph:
-    """Every output has memory of its own: copies where two share it, or where it belongs to an argument."""
+    """Every output has memory of its own: copies where two share it, or where it belongs to an argument. So has the
+    new value of an updated array that was an array itself: another update may be about to change that one."""
     seen: set[int] = set()
     outputs = []
     for node in graph.outputs:
@@ -210,4 +231,8 @@ def _with_own_outputs(graph: Graph) -> Graph:
             node = root = apply(cast, (node,), {"dtype": node.dtype}, node.line)
         seen.add(id(root))
         outputs.append(node)
-    return Graph(graph.inputs, outputs, graph.updates, graph.name)
+    updates = [
+        (leaf, value if root_of(value).kind == "op" else apply(cast, (value,), {"dtype": value.dtype}, value.line))
+        for leaf, value in graph.updates
+    ]
+    return Graph(graph.inputs, outputs, updates, graph.name)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.hybrid.graph import Graph, Node, TraceError
+from gluonish.hybrid.graph import Graph, Node, TraceError, apply
 from gluonish.nd import dispatch
 from gluonish.nd.array import Gradient, NDArray
-from gluonish.nd.errors import user_line
+from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import Op, Spec
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.ops.random import advance_op
@@ -47,7 +47,8 @@ class Trace:
         self.arguments: list[NDArray] = []
         self.captured: dict[int, NDArray] = {}  # id of the real array -> its stand-in
         self.originals: dict[int, NDArray] = {}  # id of the real array -> the real array (kept alive)
-        self.updated: dict[int, NDArray] = {}  # id of the real array -> its value at the end
+        self.leaves: dict[int, Node] = {}  # id of the memory (detached arrays share it) -> its leaf
+        self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
         self.deliveries: list[tuple[NDArray, NDArray]] = []
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
@@ -66,11 +67,15 @@ class Trace:
         """The stand-in for an array of this trace (itself) or for a real one."""
         if isinstance(array._data, Node):
             return array
-        found = self.updated.get(id(array)) or self.captured.get(id(array))
+        memory = id(array._data)
+        if memory in self.updated:
+            return self.updated[memory]
+        found = self.captured.get(id(array))
         if found is None:
-            name = getattr(array, "name", "") or f"c{len(self.captured)}"
-            node = Node("captured", Spec(array._data.shape, array._data.dtype), name=str(name), array=array)
-            found = NDArray(node)
+            if memory not in self.leaves:
+                name = getattr(array, "name", "") or f"c{len(self.captured)}"
+                self.leaves[memory] = Node("captured", array.spec, name=str(name), array=array)
+            found = NDArray(self.leaves[memory])
             if array._grad is not None or array._entry is not None:
                 found._grad = CapturedGradient(self, array)
             self.captured[id(array)] = found
@@ -81,7 +86,7 @@ class Trace:
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """A node for one op call."""
         stand_ins = tuple(self.capture(x) if isinstance(x, NDArray) else x for x in inputs)
-        nodes = [x._data if isinstance(x, NDArray) else x for x in stand_ins]
+        nodes = _in_range(op, [x._data if isinstance(x, NDArray) else x for x in stand_ins])
         spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
         out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
         if dispatch.state.recording:
@@ -99,11 +104,16 @@ class Trace:
             raise TraceError(f"only whole arrays can be assigned while tracing: write `array[:] = value` ({user_line()})")
         current = self.capture(array)
         value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
+        if dispatch.state.recording and any(x._grad is not None or x._entry is not None for x in (array, value)):
+            raise ValueError(
+                f"under autograd.record() neither an array that needs a gradient can be assigned to nor a value that "
+                f"needs one be assigned (shape {shape_text(array.shape)}); assign value.detach() or use nd.where ({user_line()})"
+            )
         with quiet_tape():
             value = cast(self.capture(value), dtype=array.dtype)
             if tuple(value.shape) != tuple(current.shape):
                 value = value.broadcast_to(current.shape)
-        self.updated[id(array)] = value
+        self.updated[id(array._data)] = value
 
     def random_key(self, blocks: SizeLike) -> NDArray:
         """The key for the next draw: the program's key moved on by what the trace has drawn so far."""
@@ -116,9 +126,28 @@ class Trace:
     # --- the end ---------------------------------------------------------------------------------------------------------
     def graph(self, outputs: Sequence[NDArray], name: str, updates: bool = True) -> Graph:
         """The graph of the given outputs."""
-        changes = [(self.captured[i]._data, v._data) for i, v in self.updated.items()] if updates else []
+        changes = [(self.leaves[i], v._data) for i, v in self.updated.items()] if updates else []
         nodes = [self.capture(x)._data for x in outputs]
         return Graph([a._data for a in self.arguments], nodes, changes, name)
+
+
+def _in_range(op: Op, nodes: list[Any]) -> list[Any]:
+    """Operands with Python integers in the range of their dtype: where one is not, a comparison (which has an answer all
+    the same) goes on in int64.
+
+    Raises: OverflowError for other ops, as NumPy does.
+    """
+    dtype = next((x.dtype for x in nodes if isinstance(x, Node)), None)
+    if op.family != "elementwise" or dtype is None or dtype.kind not in "iu":
+        return nodes
+    limits = np.iinfo(dtype)
+    wrong = next((x for x in nodes if type(x) is int and not limits.min <= x <= limits.max), None)
+    if wrong is None:
+        return nodes
+    if op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes]).dtype != np.bool_ or not -(2**63) <= wrong < 2**63:
+        raise OverflowError(f"{op.name}: Python integer {wrong} out of bounds for {dtype} ({user_line()})")
+    wide = {"dtype": np.dtype("int64")}
+    return [apply(cast, (x,), wide, user_line()) if isinstance(x, Node) else x for x in nodes]
 
 
 @contextmanager

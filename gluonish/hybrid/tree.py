@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from gluonish.nd.array import NDArray
+from gluonish.nd.size import Size
 
 
 def flatten(value: Any, arrays: list[NDArray]) -> Any:
@@ -17,6 +18,8 @@ def flatten(value: Any, arrays: list[NDArray]) -> Any:
         return (_kind(value), tuple(flatten(v, arrays) for v in value))
     if isinstance(value, dict):
         return (dict, tuple((k, flatten(v, arrays)) for k, v in value.items()))
+    if isinstance(value, Size):  # a result: the trace serves only calls where it is the same number
+        value = int(value)
     hash(value)  # an unhashable plain value cannot be guarded on: TypeError here
     return ("value", type(value), value)
 

@@ -39,7 +39,7 @@ class Variant:
         self.recording = mode[2]
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
-        self.on_tape = [a for a in self.captured if id(a) not in trace.updated]
+        self.on_tape = [a for a in self.captured if id(a._data) not in trace.updated]
         self.captured_specs = [(a._data.shape, a.dtype, _wants(a)) for a in self.captured]
         self.captured_data = [a._data for a in self.captured]
         self.captured_wanted = [_wants(a) for a in self.captured]
@@ -91,6 +91,9 @@ class Variant:
                 if a._data.dtype != dtype or a._data.shape != shape:
                     return False
                 self.captured_data[i] = a._data
+                self.program.stamp += 1
+                if self.backward is not None and self.backward.ready is not None:
+                    self.backward.ready.stamp += 1
             if recording and (a._grad is None and a._entry is None) is self.captured_wanted[i]:
                 return False
         return True

@@ -8,7 +8,6 @@ Numba's own optimiser, code generator and runtime, which take no part.
 from __future__ import annotations
 
 import importlib
-import linecache
 import re
 from typing import Any
 
@@ -53,7 +52,7 @@ def lower(kernel: Kernel, symbol: str) -> str:
             )
     except NumbaError as error:
         raise KernelError(kernel, _message(error)) from None
-    return _finished(library.modules, result.fndesc.llvm_func_name, symbol)
+    return _finished(kernel, library.modules, result.fndesc.llvm_func_name, symbol)
 
 
 def _flags() -> compiler.Flags:
@@ -116,12 +115,9 @@ class _Library(CodeLibrary):
 
 
 def _function_of(kernel: Kernel) -> Any:
-    # a file name that linecache knows lets error messages show the line
-    file = f"<kernel {kernel.name}>"
-    linecache.cache[file] = (len(kernel.source), None, kernel.source.splitlines(keepends=True), file)
     space: dict[str, Any] = {}
     try:
-        exec(compile(kernel.source, file, "exec"), space)
+        exec(compile(kernel.source, f"<kernel {kernel.name}>", "exec"), space)
     except SyntaxError as error:
         raise KernelError(kernel, f"line {error.lineno}: {error.msg}") from None
     function = space.get(kernel.name)
@@ -147,7 +143,7 @@ def _resolve(kernel: Kernel, name: str, externals: dict[str, Any]) -> Any:
         raise KernelError(kernel, f"{name} is neither an intrinsic nor an external nor an elementwise op") from None
 
 
-def _finished(modules: list[ir.Module], inner: str, symbol: str) -> str:
+def _finished(kernel: Kernel, modules: list[ir.Module], inner: str, symbol: str) -> str:
     if len(modules) != 1:
         raise RuntimeError(f"Numba lowered a kernel to {len(modules)} modules where one was expected")
     module = modules[0]
@@ -156,15 +152,17 @@ def _finished(modules: list[ir.Module], inner: str, symbol: str) -> str:
             item.linkage = "internal"  # Numba's environment, which nothing refers to
             item.initializer = ir.Constant(item.value_type, None)
     for function in module.functions:
-        _add_flags(function)
+        _add_flags(kernel, function)
     _export(module, module.get_global(inner), symbol)
     nodes = loop_metadata.mark_innermost_loops(module)
     return f"{module}\n{nodes}"
 
 
-def _add_flags(function: ir.Function) -> None:
+def _add_flags(kernel: Kernel, function: ir.Function) -> None:
     for block in function.blocks:
         for item in block.instructions:
+            if item.opname == "frem":  # LLVM calls the C library for it
+                raise KernelError(kernel, "there is no % of floats; use the op remainder")
             if item.opname in _ARITHMETIC and not item.flags and not hasattr(item, "as_written"):
                 if not isinstance(item.type, ir.VectorType):  # Numba makes no vectors: this one is of an intrinsic
                     item.flags.extend(FLAGS)

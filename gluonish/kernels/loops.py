@@ -102,6 +102,7 @@ class _Body:
         self.loop = loop
         self.text = _Text()
         self.lines = {line.name: line for line in loop.lines}
+        self.varying = _varying(loop)
         self.done: set[str] = set()
 
     def head(self, scalars: tuple[str, ...]) -> None:
@@ -159,31 +160,28 @@ class _Body:
 
     def varies(self, name: str) -> bool:
         """Whether a value differs along the innermost loop."""
-        if name in self.lines:
-            line = self.lines[name]
-            return not isinstance(line, Fold) and (line.function == "uniform" or any(map(self.varies, line.operands)))
-        if name.startswith("x") and name[1:].isdigit():
-            x = self.loop.inputs[int(name[1:])]
-            return x.code != "key" and x.moves[-1]
-        return name == "index"
+        return name in self.varying
 
     def value(self, name: str, done: set[str], index: str) -> None:
-        """Emits what `name` needs and is not `done`, then `name` itself."""
-        if name in done:
-            return
-        if name.startswith("x") and name[1:].isdigit():
-            i = int(name[1:])
-            if self.loop.inputs[i].code != "key" and self.varies(name):
-                self.text(f"{name} = load_{self.loop.inputs[i].code}(p{i}, {index})")
-            done.add(name)
-        elif name in self.lines:
-            line = self.lines[name]
-            if isinstance(line, Fold):
-                return
-            for operand in line.operands:
-                self.value(operand, done, index)
-            self.text(f"{name} = {self.call(line)}")
-            done.add(name)
+        """Emits what `name` needs and is not `done`, then `name` itself; without recursion, since chains may be long."""
+        stack = [name]
+        while stack:
+            current = stack.pop()
+            line = self.lines.get(current)
+            if current in done or isinstance(line, Fold):
+                continue
+            if line is None:
+                done.add(current)
+                if self.varies(current) and current != "index":
+                    i = int(current[1:])
+                    self.text(f"{current} = load_{self.loop.inputs[i].code}(p{i}, {index})")
+                continue
+            missing = [o for o in line.operands if o not in done and not isinstance(self.lines.get(o), Fold)]
+            if missing:
+                stack += [current, *reversed(missing)]
+            else:
+                done.add(current)
+                self.text(f"{current} = {self.call(line)}")
 
     def call(self, line: Line) -> str:
         """The right side of a line."""
@@ -200,6 +198,15 @@ class _Body:
         """The intrinsics that are not known by name."""
         random = any(isinstance(x, Line) and x.function == "uniform" for x in self.loop.lines)
         return (("uniform", "random:uniform", ()),) if random else ()
+
+
+def _varying(loop: Loop) -> frozenset[str]:
+    """The values that differ along the innermost loop."""
+    out = {"index", *(f"x{i}" for i, x in enumerate(loop.inputs) if x.code != "key" and x.moves[-1])}
+    for line in loop.lines:
+        if isinstance(line, Line) and not out.isdisjoint(line.operands):
+            out.add(line.name)
+    return frozenset(out)
 
 
 def map_kernel(loop: Loop) -> Kernel:

@@ -6,6 +6,8 @@ step, position, value, size) and goes on with 0, and the program raises after th
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import SCALARS
 from gluonish.kernels.tiling import tile_of
@@ -140,37 +142,39 @@ def zeros(args, begin, end):
     return Kernel("zeros", source, (), plan)
 
 
-_CHECK = """
-            at = cast_i64(load_{index}(indices, {position}))
-            if at < 0:
-                at = at + size
-            if at < 0 or at >= size:
-                if read_i64(errors, 0) == 0:
-                    write_i64(errors, 1, {position})
-                    write_i64(errors, 2, cast_i64(load_{index}(indices, {position})))
-                    write_i64(errors, 3, size)
-                    write_i64(errors, 0, step + 1)
-                at = 0
+def _looked_up(index: str, position: str) -> str:
+    """Source that sets `at` to the index at `position`, counted from the start; to 0 with a note if it is out of range.
+
+    Whoever looks up in an empty dimension must not go there.
+    """
+    wrapped = "value + size if value < 0 else value" if SCALARS[index].kind == "i" else "value"
+    return f"""
+        value = cast_i64(load_{index}(indices, {position}))
+        at = {wrapped}
+        if at < 0 or at >= size:
+            at = 0
+            if atomic_compare_exchange(errors, 0, step + 1) == 0:
+                write_i64(errors, 1, {position})
+                write_i64(errors, 2, value)
+                write_i64(errors, 3, size)
 """
 
 
 def take_kernel(code: str, index: str, axis: int) -> Kernel:
     """Slices along `axis` by index. Inputs: x (outer, S, inner), indices. Outputs: out, error cell. Last argument: the step."""
     bits, size = _BITS[SCALARS[code].size], SCALARS[code].size
-    check = _CHECK.format(index=index, position="place")
     source = f"""
 def take(args, begin, end):
     x, indices, out, errors = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2), load_i64(args, 3)
     outer, size, inner, count = load_i64(args, 5), load_i64(args, 6), load_i64(args, 7), load_i64(args, 8)
     rows, step = load_i64(args, 9), load_i64(args, 10)
-    if size > 0:
-        for row in range(begin * rows, min(end * rows, outer * count)):
-            place = row % count
-{check}
-            source = x + ((row // count) * size + at) * inner * {size}
-            target = out + row * inner * {size}
-            for i in range(inner):
-                store_{bits}(target, i, load_{bits}(source, i))
+    for row in range(begin * rows, min(end * rows, outer * count)):
+        place = row % count
+{_looked_up(index, "place")}
+        source = x + ((row // count) * size + at) * inner * {size}
+        target = out + row * inner * {size}
+        for i in range(inner if size > 0 else 0):
+            store_{bits}(target, i, load_{bits}(source, i))
 """
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
@@ -184,8 +188,8 @@ def take(args, begin, end):
 def index_add_kernel(code: str, index: str, axis: int) -> Kernel:
     """Adds slices at their index into zeros, in index order. Inputs: values (outer, count, inner), indices. Outputs: out, error cell."""
     size = SCALARS[code].size
-    check = _CHECK.format(index=index, position="place").replace("\n    ", "\n        ")
     zero = "cast_" + code + "(0)"
+    lookup = indent(_looked_up(index, "place"), "    ")
     source = f"""
 def index_add(args, begin, end):
     values, indices, out, errors = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2), load_i64(args, 3)
@@ -195,12 +199,11 @@ def index_add(args, begin, end):
         for i in range(o * size * inner, (o + 1) * size * inner):
             store_{code}(out, i, {zero})
         for place in range(count):
-            if size > 0:
-{check}
-                source = values + (o * count + place) * inner * {size}
-                target = out + (o * size + at) * inner * {size}
-                for i in range(inner):
-                    store_{code}(target, i, load_{code}(target, i) + load_{code}(source, i))
+{lookup}
+            source = values + (o * count + place) * inner * {size}
+            target = out + (o * size + at) * inner * {size}
+            for i in range(inner if size > 0 else 0):
+                store_{code}(target, i, load_{code}(target, i) + load_{code}(source, i))
 """
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
@@ -212,14 +215,13 @@ def index_add(args, begin, end):
 
 def pick_kernel(code: str, index: str) -> Kernel:
     """One element per row. Inputs: x (rows, K), indices (rows,). Outputs: out (rows,), error cell."""
-    check = _CHECK.format(index=index, position="row")
     source = f"""
 def pick(args, begin, end):
     x, indices, out, errors = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2), load_i64(args, 3)
     count, size, rows, step = load_i64(args, 5), load_i64(args, 6), load_i64(args, 7), load_i64(args, 8)
-    if size > 0:
-        for row in range(begin * rows, min(end * rows, count)):
-{check}
+    for row in range(begin * rows, min(end * rows, count)):
+{_looked_up(index, "row")}
+        if size > 0:
             store_{code}(out, row, load_{code}(x, row * size + at))
 """
 
@@ -232,18 +234,17 @@ def pick(args, begin, end):
 
 def unpick_kernel(code: str, index: str) -> Kernel:
     """Rows of zeros with one value each. Inputs: values (rows,), indices (rows,). Outputs: out (rows, K), error cell."""
-    check = _CHECK.format(index=index, position="row")
     size = SCALARS[code].size
     source = f"""
 def unpick(args, begin, end):
     values, indices, out, errors = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2), load_i64(args, 3)
     count, size, rows, step = load_i64(args, 5), load_i64(args, 6), load_i64(args, 7), load_i64(args, 8)
-    if size > 0:
-        for row in range(begin * rows, min(end * rows, count)):
-{check}
-            target = out + row * size * {size}
-            for i in range(size):
-                store_{code}(target, i, cast_{code}(0))
+    for row in range(begin * rows, min(end * rows, count)):
+{_looked_up(index, "row")}
+        target = out + row * size * {size}
+        for i in range(size):
+            store_{code}(target, i, cast_{code}(0))
+        if size > 0:
             write_{code}(target, at, load_{code}(values, row))
 """
 

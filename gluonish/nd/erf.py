@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-_TERMS = 60
-_SPLIT = 2.5
-_DEPTH = 60
+_SPLIT = 2.0
+_TERMS = {"float32": (20, 14), "float64": (34, 40)}  # of the series and of the fraction: relative error 5e-9 and 2e-15
 
 
 def erf(x: Any) -> Any:
@@ -20,24 +19,26 @@ def erf(x: Any) -> Any:
     x = np.asarray(x)
     wide = x.astype(np.float64)
     size = np.minimum(np.abs(wide), 6.5)
-    value = np.where(size < _SPLIT, _series(np.minimum(size, _SPLIT)), 1.0 - _tail(np.maximum(size, _SPLIT)))
+    terms, depth = _TERMS["float64" if x.dtype == np.float64 else "float32"]
+    near, far = _series(np.minimum(size, _SPLIT), terms), _tail(np.maximum(size, _SPLIT), depth)
+    value = np.where(size < _SPLIT, near, 1.0 - far)
     return np.copysign(value, wide).astype(x.dtype if x.dtype.kind == "f" else np.float32)
 
 
-def _series(x: np.ndarray) -> np.ndarray:
+def _series(x: np.ndarray, terms: int) -> np.ndarray:
     # erf(x) = 2/sqrt(pi) * exp(-x*x) * sum_n 2^n x^(2n+1) / (1*3*...*(2n+1)): all terms positive, no cancellation
     square = x * x
     term = x.copy()
     total = x.copy()
-    for n in range(1, _TERMS):
+    for n in range(1, terms):
         term = term * (2.0 * square / (2 * n + 1))
         total = total + term
     return 2.0 / np.sqrt(np.pi) * np.exp(-square) * total
 
 
-def _tail(x: np.ndarray) -> np.ndarray:
+def _tail(x: np.ndarray, depth: int) -> np.ndarray:
     # erfc(x) = exp(-x*x) / sqrt(pi) / (x + 1/2/(x + 1/(x + 3/2/(x + ...))))
     fraction = x.copy()
-    for n in range(_DEPTH, 0, -1):
+    for n in range(depth, 0, -1):
         fraction = x + (n / 2) / fraction
     return np.exp(-x * x) / np.sqrt(np.pi) / fraction

@@ -78,6 +78,17 @@ class Op:
     def prepared(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
         """Operands as `bind` wants them: NDArrays of one dtype, Python numbers left as they are (weak)."""
         scalars = self.family == "elementwise"
+        array, found = dispatch._array_type, False
+        for x in inputs:  # the common case has nothing to convert: float32 arrays, and numbers beside them
+            if isinstance(x, array):
+                if x._data.dtype is not FLOAT:
+                    break
+                found = True
+            elif not scalars or type(x) not in _NUMBERS:
+                break
+        else:
+            if found:
+                return tuple(inputs)
         arrays = [x if scalars and isinstance(x, (bool, int, float, Size)) else dispatch.as_array(x) for x in inputs]
         if not self.promote or not arrays:
             return tuple(arrays)
@@ -107,11 +118,10 @@ def register(op: Op) -> Op:
 def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
     """NumPy's floating-point warnings off: Inf and NaN are answers here, not accidents."""
 
-    def silent(*args: Any, **attrs: Any) -> Any:
-        with np.errstate(all="ignore"):
-            return function(*args, **attrs)
+    return np.errstate(all="ignore")(function)
 
-    return silent
+
+_NUMBERS = (float, int, bool)
 
 
 def refuse(op: str, rule: str, *specs: Any) -> ValueError:

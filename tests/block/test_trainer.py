@@ -305,6 +305,29 @@ def test_training_resumes_where_it_stopped(tmp_path: Path) -> None:
             assert (a.asnumpy() == b.asnumpy()).all()
 
 
+def test_loaded_counts_may_differ_between_parameters(tmp_path: Path) -> None:
+    results = []
+    for resume in (False, True):
+        p, q = parameter("p"), parameter("q")
+        trainer = gl.Trainer([p, q], "adam", {"learning_rate": 0.1})
+        for _ in range(2):
+            pull(p)
+            trainer.step(1, ignore_stale_grad=True)
+        if resume:
+            trainer.save_states(tmp_path / "t")
+            values = p.asnumpy()
+            pull(p, q)
+            trainer.step(1)
+            trainer.load_states(tmp_path / "t")
+            p.set_data(values)
+            q.set_data(np.ones(3))
+        for _ in range(2):
+            pull(p, q)
+            trainer.step(1)
+        results.append((p.tolist(), q.tolist(), trainer.counts))
+    assert results[0] == results[1]
+
+
 def test_states_that_do_not_belong_change_nothing(tmp_path: Path) -> None:
     _, trainer = trained(1, 2)
     trainer.save_states(tmp_path / "t")

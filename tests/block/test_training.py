@@ -65,7 +65,7 @@ def test_a_small_convolutional_net(rng: np.random.Generator) -> None:
     )
     net.initialize(init.MSRAPrelu())
     net.hybridize()
-    trainer = gl.Trainer(net.collect_params(), "adam", {"learning_rate": 0.02})
+    trainer = gl.Trainer(net.collect_params(), "adam", {"learning_rate": 0.01})
     criterion = loss.SoftmaxCrossEntropyLoss()
     for size in [64] * 80 + [17]:
         x, y = bars(rng, size)

@@ -281,6 +281,10 @@ def test_object_exports_one_plain_symbol() -> None:
         ("x = [1, 2", "line"),
         ("v = subtract(cast_b1(begin), cast_b1(end))", "line 2: op subtract on (b1, b1): subtraction of bool"),
         ("v = begin + [1]", "line 2: there is no add(int64, list(int64)"),
+        (
+            "store_f32(args, 0, float32(begin) % float32(end))",
+            "there is no % of floats; use the op remainder",
+        ),
         ("v = begin ** end", "not part of the kernel language"),
     ],
 )

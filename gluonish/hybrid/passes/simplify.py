@@ -56,7 +56,9 @@ def _elementwise(node: Node) -> Operand:
         folded = _fold(node)
         if folded is not None:
             return folded
-    inputs = [_lighter(x, i, node) for i, x in enumerate(node.inputs)]
+    inputs = list(node.inputs)
+    for i in range(len(inputs)):
+        inputs[i] = _lighter(i, inputs, node)
     if any(a is not b for a, b in zip(inputs, node.inputs)):
         return with_inputs(node, tuple(inputs))
     return _identity(node)
@@ -74,11 +76,12 @@ def _fold(node: Node) -> Node | None:
     return _constant(value.item(), node)
 
 
-def _lighter(x: Operand, position: int, node: Node) -> Operand:
-    """An operand without what broadcasting or weak numbers make superfluous."""
+def _lighter(position: int, inputs: list[Operand], node: Node) -> Operand:
+    """An operand without what broadcasting or weak numbers make superfluous, as long as another one keeps the shape."""
+    x = inputs[position]
     if not isinstance(x, Node):
         return x
-    others = [o for i, o in enumerate(node.inputs) if i != position and isinstance(o, Node)]
+    others = [o for i, o in enumerate(inputs) if i != position and isinstance(o, Node)]
     if x.is_op("broadcast_to") and any(same_shape(o.shape, node.shape) for o in others):
         return x.inputs[0]
     if x.is_op("full") and not node.is_op("where", "cast"):
@@ -86,7 +89,7 @@ def _lighter(x: Operand, position: int, node: Node) -> Operand:
         if partner and isinstance(x.attrs["value"], (bool, int, float)):
             return _weak(x.attrs["value"], x.dtype)
     if x.is_op("full") and node.is_op("where") and position > 0:
-        partner = [o for o in node.inputs[1:] if isinstance(o, Node) and o is not x and o.dtype == x.dtype]
+        partner = [o for i, o in enumerate(inputs[1:], 1) if i != position and isinstance(o, Node) and o.dtype == x.dtype]
         covered = any(same_shape(o.shape, node.shape) for o in others)
         if partner and covered and isinstance(x.attrs["value"], (bool, int, float)):
             return _weak(x.attrs["value"], x.dtype)
