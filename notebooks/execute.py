@@ -24,7 +24,8 @@ FOLDER = Path(__file__).resolve().parent
 def executed(path: Path, folder: Path) -> Any:
     """The notebook with fresh outputs, run in `folder`. Raises: CellExecutionError for the first cell that fails."""
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources=place, coalesce_streams=True)
     client.execute(env={**os.environ, "PYTHONPATH": str(Path(gluonish.__file__).resolve().parent.parent)})
     _clean(notebook)
     return notebook

@@ -7,16 +7,15 @@ fallback: an op that kernels lack runs through NumPy inside the program, and `ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from gluonish.hybrid import lower_contract, lower_loops
+from gluonish.hybrid import lower_contract, lower_loops, lower_moves
 from gluonish.hybrid.fuse import Group, fuse, root_of
 from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.step import Step
 from gluonish.kernels import moves, pooling
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES
-from gluonish.nd.size import SizeLike, product, same
 
 Lowering = Callable[[Node], "list[Step] | None"]
 
@@ -57,128 +56,6 @@ def lower_group(group: Group, graph: Graph) -> list[Step]:
 
 def _numpy(node: Node) -> Step:
     return Step(list(node.parents), [node], fallback=node, nodes=[node])
-
-
-def simple(kernel: Kernel, reads: list[Node], node: Node, checks: str = "", extra: tuple[SizeLike, ...] = ()) -> Step:
-    """A step whose kernel plans itself from the shapes."""
-    assert kernel.plan is not None
-    plan = kernel.plan
-    return Step(
-        reads, [node], kernel, lambda ins, outs, sizes: plan(ins, outs), checks=checks, extra=extra, nodes=[node], work=_bytes
-    )
-
-
-def _bytes(ins: Any, outs: Any, plan: Any) -> float:
-    return sum(0.3 * float(product(s)) for s in (*ins, *outs))
-
-
-# --- moves -------------------------------------------------------------------------------------------------------------------
-def strides_of(shape: tuple[SizeLike, ...]) -> list[SizeLike]:
-    """Row-major strides in elements."""
-    out: list[SizeLike] = []
-    step: SizeLike = 1
-    for size in reversed(shape):
-        out.insert(0, step)
-        step = step * size
-    return out
-
-
-def copy_step(
-    source: Node,
-    target: Node,
-    dims: tuple[SizeLike, ...],
-    source_strides: list[SizeLike],
-    target_strides: list[SizeLike],
-    offsets: tuple[SizeLike, SizeLike] = (0, 0),
-    node: Node | None = None,
-) -> Step:
-    """A strided copy of `dims` elements."""
-    dims, a, b = _merged(dims, source_strides, target_strides)
-    rank = len(dims)
-    across = next((i for i in range(rank - 1) if _is_one(a[i])), None) if _is_one(b[-1]) and not _is_one(a[-1]) else None
-    code = CODES[target.dtype.name]
-    kernel = moves.copy_kernel(code, rank) if across is None else moves.transpose_kernel(code, rank, across)
-
-    def plan(ins: Any, outs: Any, sizes: Any) -> Any:
-        d, s, t = (tuple(sizes[i * rank : (i + 1) * rank]) for i in range(3))
-        ends = (sizes[-2], sizes[-1])
-        return moves.copy_plan(d, s, t, ends) if across is None else moves.transpose_plan(d, s, t, ends, across)
-
-    return Step([source], [target], kernel, plan, (*dims, *a, *b, *offsets), nodes=[node or target], work=_bytes)
-
-
-def _merged(
-    dims: tuple[SizeLike, ...], a: list[SizeLike], b: list[SizeLike]
-) -> tuple[tuple[SizeLike, ...], list[SizeLike], list[SizeLike]]:
-    """Fewest dimensions of a copy: those of size 1 dropped, neighbours joined where both sides step through them as one."""
-    out: list[tuple[SizeLike, SizeLike, SizeLike]] = []
-    for d, s, t in zip(dims, a, b):
-        if isinstance(d, int) and d == 1:
-            continue
-        if out and same(out[-1][1], s * d) and same(out[-1][2], t * d):
-            out[-1] = (out[-1][0] * d, s, t)
-        else:
-            out.append((d, s, t))
-    out = out or [(1, 1, 1)]
-    return tuple(d for d, _, _ in out), [s for _, s, _ in out], [t for _, _, t in out]
-
-
-def _is_one(stride: SizeLike) -> bool:
-    return isinstance(stride, int) and stride == 1
-
-
-def _permute(node: Node) -> list[Step]:
-    x = node.inputs[0]
-    strides = strides_of(x.shape)
-    return [copy_step(x, node, node.shape, [strides[a] for a in node.attrs["axes"]], strides_of(node.shape))]
-
-
-def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list[SizeLike], SizeLike]:
-    """Strides and offset, in elements, of basic indexing."""
-    from gluonish.nd.ops.move import _extent
-
-    strides = strides_of(shape)
-    out: list[SizeLike] = []
-    offset: SizeLike = 0
-    axis = 0
-    for part in key:
-        if part is None:
-            out.append(0)
-            continue
-        if isinstance(part, slice):
-            start, _, step, _ = _extent(part, shape[axis])
-            out.append(strides[axis] * step)
-        else:
-            start = part + shape[axis] if part < 0 else part
-        offset = offset + start * strides[axis]
-        axis += 1
-    return [*out, *strides[axis:]], offset
-
-
-def _index(node: Node) -> list[Step]:
-    x = node.inputs[0]
-    strides, offset = _slice_walk(x.shape, node.attrs["key"])
-    return [copy_step(x, node, node.shape, strides, strides_of(node.shape), (offset, 0))]
-
-
-def _place(node: Node) -> list[Step]:
-    x = node.inputs[0]
-    strides, offset = _slice_walk(node.shape, node.attrs["key"])
-    return [
-        simple(moves.zero_kernel(CODES[node.dtype.name]), [], node),
-        copy_step(x, node, x.shape, strides_of(x.shape), strides, (0, offset)),
-    ]
-
-
-def _concat(node: Node) -> list[Step]:
-    axis = node.attrs["axis"]
-    strides = strides_of(node.shape)
-    steps = []
-    start: SizeLike = 0
-    for x in node.parents:
-        steps.append(copy_step(x, node, x.shape, strides_of(x.shape), strides, (0, start * strides[axis])))
-        start = start + x.shape[axis]
-    return steps
 
 
 # --- lookups -------------------------------------------------------------------------------------------------------------------
@@ -241,10 +118,7 @@ _RULES: dict[str, Lowering] = {
     "average_pool": _pool(pooling.avg_pool2d_kernel),
     "average_pool_spread": _pool(pooling.avg_pool2d_gradient_kernel),
     "max_pool_spread": _max_spread,
-    "permute_dims": _permute,
-    "index": _index,
-    "place": _place,
-    "concat": _concat,
+    **lower_moves.RULES,
     "take": _take,
     "index_add": _index_add,
     "pick": _pick,

@@ -9,10 +9,11 @@ from typing import Any
 
 from gluonish.hybrid.fuse import Group
 from gluonish.hybrid.graph import Node, apply, in_shape
+from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import conv, gemm, packing
 from gluonish.kernels.tiling import packed_size
-from gluonish.nd.op import OPS, Spec
+from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 
 FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
@@ -108,8 +109,6 @@ def _packed(right: Node, node: Node, shared: bool, batch: SizeLike, before: list
 
 def _spread(x: Node, node: Node, before: list[Step]) -> Node:
     """An operand broadcast over the batch dimensions of the product."""
-    from gluonish.hybrid.lower import copy_step, strides_of
-
     shape = (*node.shape[:-2], *x.shape[-2:])
     if same_shape(x.shape, shape):
         return x

@@ -9,12 +9,13 @@ import numpy as np
 
 from gluonish.hybrid.fuse import Group, alias_of, is_row_shape
 from gluonish.hybrid.graph import Graph, Node, apply, in_shape, users
+from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import loops
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.loops import Array, Fold, Line, Loop, Output
 from gluonish.kernels.scalars import CODES
-from gluonish.nd.op import OPS, Spec
+from gluonish.nd.op import OPS
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, product, same
 
@@ -151,8 +152,6 @@ class _Lowering:
             self._spread(parts)
 
     def _spread(self, parts: Sequence[Sequence[int]]) -> None:
-        from gluonish.hybrid.lower import copy_step, strides_of
-
         domain = self.group.domain
         patterns = [self._pattern(axis) for axis in range(len(domain))]
         for i, x in enumerate(self.inputs):

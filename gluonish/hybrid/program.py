@@ -16,7 +16,8 @@ import numpy as np
 from gluonish.hybrid.bound import Bound, Kept
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Graph, Node, apply
-from gluonish.hybrid.lower import copy_step, lower, strides_of
+from gluonish.hybrid.lower import lower
+from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned
 from gluonish.hybrid.step import Step

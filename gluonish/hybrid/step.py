@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from gluonish.hybrid.graph import Node
 from gluonish.kernels.kernel import Kernel, Plan

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import numpy as np
+
 from gluonish.nd.array import NDArray
 from gluonish.nd.size import Size
 
@@ -13,6 +15,9 @@ def flatten(value: Any, arrays: list[NDArray]) -> Any:
     """Appends the arrays in `value` to `arrays`; gives its structure, hashable, with plain values inside it."""
     if isinstance(value, NDArray):
         arrays.append(value)
+        return _LEAF
+    if isinstance(value, np.ndarray):  # taken as an array, as ops take it
+        arrays.append(NDArray(value))
         return _LEAF
     if isinstance(value, (list, tuple)):
         return (_kind(value), tuple(flatten(v, arrays) for v in value))
