@@ -179,7 +179,11 @@ def _too_few_scores(model: Path) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("answer", [_other_scores, _too_few_scores])
+def _slightly_other_scores(model: Path, ask: Callable[[Path], bytes] = demo._fresh_process) -> bytes:
+    return (np.frombuffer(ask(model), np.float32) + np.float32(0.01)).tobytes()
+
+
+@pytest.mark.parametrize("answer", [_other_scores, _too_few_scores, _slightly_other_scores])
 def test_an_export_that_predicts_otherwise_is_noticed(
     answer: Callable[[Path], bytes],
     quick: None,
@@ -190,6 +194,14 @@ def test_an_export_that_predicts_otherwise_is_noticed(
     monkeypatch.setattr(demo, "_fresh_process", answer)
     assert command.main(["demo", "--output", str(tmp_path)]) == 1
     assert "does not give the predictions of the network" in capsys.readouterr().err
+
+
+def test_the_seed_option_is_used(quick: None, tmp_path: Path) -> None:
+    def weights(seed: str) -> bytes:
+        assert command.main(["demo", "--seed", seed, "--output", str(tmp_path)]) == 0
+        return (tmp_path / "digits-model.safetensors").read_bytes()
+
+    assert weights("3") == weights("3") != weights("4")
 
 
 def test_an_export_that_cannot_be_loaded_is_noticed(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_learning_curve_places_values_on_the_axis() -> None:
     ticks = {t.text: float(t.get("y", 0)) - 4 for t in root.iter(f"{_SVG}text") if t.get("text-anchor") == "end"}
     heights = [float(c.get("cy", 0)) for c in root.iter(f"{_SVG}circle")]
     assert heights == pytest.approx([ticks["4"], ticks["1"], ticks["2"]], abs=0.02)
+    assert heights[0] < heights[2] < heights[1]  # SVG counts from the top
     places = [float(c.get("cx", 0)) for c in root.iter(f"{_SVG}circle")]
     below = {t.text: float(t.get("x", 0)) for t in root.iter(f"{_SVG}text") if t.get("text-anchor") == "middle"}
     assert places == pytest.approx([below["1"], below["2"], below["3"]], abs=0.02)

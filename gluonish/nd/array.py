@@ -137,6 +137,8 @@ class NDArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         data = self._values("numpy.asarray()")
+        if copy is False:
+            raise ValueError(f"an array is copied to NumPy, never shared ({user_line()})")
         return data.astype(dtype) if dtype is not None and data.dtype != dtype else data.copy()
 
     def item(self) -> Any:

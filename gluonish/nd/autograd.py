@@ -8,7 +8,7 @@ The undoing of broadcasting happens here, once for all ops.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import numpy as np

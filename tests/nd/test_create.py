@@ -160,6 +160,8 @@ def test_numpy_round_trips(rng: np.random.Generator) -> None:
     assert x[0, 0].item() != 99
     assert np.asarray(x).dtype == np.float64
     assert np.asarray(x, dtype=np.float32).dtype == np.float32
+    with pytest.raises(ValueError, match="copied to NumPy, never shared"):
+        np.asarray(x, copy=False)
     assert np.array_equal(np.add(x.asnumpy(), 1), (1 + x).asnumpy())
 
 

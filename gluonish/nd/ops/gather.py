@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import Op, Sample, Shape, Spec, refuse, register
+from gluonish.nd.op import BOOL, Op, Sample, Shape, Spec, refuse, register
 from gluonish.nd.size import SizeLike
 
 
@@ -47,6 +47,8 @@ def _take_rule(x: Spec, indices: Spec, axis: int) -> Spec:
 
 def _index_add_rule(values: Spec, indices: Spec, shape: Shape, axis: int) -> Spec:
     _integers("index_add", values, indices)
+    if values.dtype == BOOL:
+        raise refuse("index_add", "bools do not add up", values)
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     if len(wanted) != len(values.shape) or any(a != b for a, b in zip(wanted, values.shape)):
         raise refuse("index_add", f"values must have shape {shape_text(wanted)}", values, indices)
