@@ -90,6 +90,11 @@ class Outcome:
         return reached >= bar.limit if bar.kind == "rate" else reached <= bar.limit
 
     @property
+    def disturbance(self) -> float:
+        """Processors that other processes took meanwhile: the median over the rounds."""
+        return statistics.median(self.others) if self.others else 0.0
+
+    @property
     def wrong(self) -> list[str]:
         """Sides whose results differ by more than the row tolerates."""
         return [name for name, t in self.sides.items() if t.differs is not None and not t.differs <= self.row.tolerance]

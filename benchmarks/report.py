@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -38,7 +37,7 @@ def table(outcome: Outcome) -> str:
 
 
 def _others(outcome: Outcome) -> list[str]:
-    taken = statistics.median(outcome.others) if outcome.others else 0.0
+    taken = outcome.disturbance
     return [f"  [DISTURBED: other processes took {taken:.1f} processors meanwhile]"] if taken > _WORTH_TELLING else []
 
 
@@ -75,6 +74,9 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     met = sum(1 for _, _, v in verdicts if v)
     unknown = sum(1 for _, _, v in verdicts if v is None)
     lines = [f"{met} of {len(verdicts)} bars met, {unknown} not measured"]
+    disturbed = sum(1 for outcome in outcomes if outcome.disturbance > _WORTH_TELLING)
+    if disturbed:
+        lines.append(f"  {disturbed} of {len(outcomes)} rows were DISTURBED by other processes: measure them again")
     for outcome, bar, verdict in verdicts:
         if verdict is False:
             what = "its own time alone" if bar.kind == "busy" else f"the {bar.kind} of {bar.against}"

@@ -181,6 +181,8 @@ class Prepared:
             reads = [id(root_of(r)) for t in targets for s in writers[t] for r in s.reads]
             if step.kernel is None or step.checks or not known.issuperset(reads) or not (reads or targets <= program.fixed):
                 continue
+            if not _is_static(step):
+                continue
             if targets & kept or any(program.places[t].area != "prepared" for t in targets if t in program.places):
                 continue
             self.steps.append(step)
@@ -211,6 +213,12 @@ class Prepared:
             self.bound.stamp = -1
             self.bound.run([], None)
             self.version = version
+
+
+def _is_static(step: Step) -> bool:
+    """Whether a step is the same for all sizes of the arguments."""
+    shapes = [n.attrs["sizes"] if n.kind == "temp" else n.shape for n in (*step.reads, *step.writes)]
+    return all(isinstance(size, int) for sizes in (step.sizes, step.extra, *shapes) for size in sizes)
 
 
 def _static_bytes(node: Node) -> int:
