@@ -60,7 +60,7 @@ class DemoError(Exception):
 class Settings:
     """What a user can choose."""
 
-    epochs: int = 16
+    epochs: int = 24
     batch_size: int = 64
     seed: int = 0
     output: Path = Path(".")

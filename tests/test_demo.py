@@ -69,7 +69,7 @@ def test_it_compares_the_two_kinds_of_epoch(outcome: Outcome) -> None:
 
 def test_the_bar_shows_loss_and_accuracy(outcome: Outcome) -> None:
     last = outcome.errors.replace("\r", "\n").strip().splitlines()[-1]
-    assert re.search(r"epoch 16/16 hybridized 100% .* 368/368 .*loss 0\.\d+, accuracy \d+\.\d %", last)
+    assert re.search(r"epoch 24/24 hybridized 100% .* 552/552 .*loss 0\.\d+, accuracy \d+\.\d %", last)
 
 
 def test_it_writes_the_model_and_the_pictures_and_nothing_else(outcome: Outcome) -> None:
@@ -238,7 +238,7 @@ def test_help_tells_every_option_and_status(tmp_path: Path) -> None:
     text = _run("demo", "--help", cwd=tmp_path).stdout
     for option in ("--epochs N", "--batch-size N", "--seed N", "--output DIR", "--quiet"):
         assert option in text
-    assert "default: 16" in text and "Exit status" in text and "130" in text
+    assert "default: 24" in text and "Exit status" in text and "130" in text
     assert "demo" in _run("--help", cwd=tmp_path).stdout
 
 

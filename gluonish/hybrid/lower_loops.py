@@ -43,8 +43,8 @@ class _Lowering:
     def run(self) -> list[Step]:
         for node in self.group.nodes:
             self._line(node)
-        build = {"map": self._map, "rows": self._rows, "columns": self._columns}[self.group.kind]
-        return [*self.before, *build()]
+        steps = {"map": self._map, "rows": self._rows, "columns": self._columns}[self.group.kind]()
+        return [*self.before, *steps]
 
     # --- lines ----------------------------------------------------------------------------------------------------------
     def _line(self, node: Node) -> None:

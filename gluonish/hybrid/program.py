@@ -22,7 +22,6 @@ from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned
 from gluonish.hybrid.step import Step
 from gluonish.kernels.pointers import address_of
-from gluonish.kernels.scalars import CODES
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
 
@@ -74,15 +73,8 @@ class Program:
             if id(root) not in self.places and self._may_overwrite(leaf, root):
                 self.places[id(root)] = self.places[id(leaf)]
             elif root is not leaf:
-                self.steps.append(self._update_step(value, leaf))
-
-    def _update_step(self, value: Node, leaf: Node) -> Step:
-        if leaf.dtype.name in CODES:
-            strides = strides_of(leaf.shape)
-            return copy_step(value, leaf, leaf.shape, strides, strides, node=value)
-        copy = apply(cast, (value,), {"dtype": leaf.dtype}, value.line)
-        self.places[id(copy)] = self.places[id(leaf)]
-        return Step([value], [leaf], fallback=copy, nodes=[value])
+                strides = strides_of(leaf.shape)
+                self.steps.append(copy_step(value, leaf, leaf.shape, strides, strides, node=value))
 
     def _may_overwrite(self, leaf: Node, root: Node) -> bool:
         if any(root is root_of(k) for k in self.kept_nodes):
@@ -202,7 +194,9 @@ class Prepared:
 
     def refresh(self) -> None:
         """Runs the steps if an array they read has changed."""
-        version = [(a._version[0], id(a._data)) for a in self.sources]
+        version = self.program.stamp  # versions and the stamp only grow, so an equal sum means that nothing changed
+        for a in self.sources:
+            version += a._version[0]
         if version == self.version:
             return
         with self._lock:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
 
 from gluonish.nd.array import NDArray
+from gluonish.nd.errors import user_line
 from gluonish.nd.size import Size
 
 
@@ -25,8 +27,13 @@ def flatten(value: Any, arrays: list[NDArray]) -> Any:
         return (dict, tuple((k, flatten(v, arrays)) for k, v in value.items()))
     if isinstance(value, Size):  # a result: the trace serves only calls where it is the same number
         value = int(value)
-    hash(value)  # an unhashable plain value cannot be guarded on: TypeError here
-    return ("value", type(value), value)
+    try:
+        hash(value)
+    except TypeError:
+        what = f"arrays, lists, tuples, dicts and values that do not change, not a {type(value).__name__}"
+        raise TypeError(f"a compiled function takes and gives {what} ({user_line()})") from None
+    sign = math.copysign(1, value) if value == 0 and isinstance(value, float) else 0  # 0.0 and -0.0 are equal
+    return ("value", type(value), value, sign)
 
 
 def unflatten(structure: Any, arrays: Any) -> Any:

@@ -40,7 +40,7 @@ class Variant:
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
         self.on_tape = [a for a in self.captured if id(a._data) not in trace.updated]
-        self.captured_specs = [(a._data.shape, a.dtype, _wants(a)) for a in self.captured]
+        self.captured_specs = [(a._data.shape, a.dtype) for a in self.captured]
         self.captured_data = [a._data for a in self.captured]
         self.captured_wanted = [_wants(a) for a in self.captured]
         self._sizes(trace, arrays)
@@ -84,18 +84,25 @@ class Variant:
         return True
 
     def _captured_hold(self) -> bool:
-        recording = self.recording
-        for i, a in enumerate(self.captured):
-            if a._data is not self.captured_data[i]:
-                shape, dtype, _ = self.captured_specs[i]
-                if a._data.dtype != dtype or a._data.shape != shape:
-                    return False
-                self.captured_data[i] = a._data
-                self.program.stamp += 1
-                if self.backward is not None and self.backward.ready is not None:
-                    self.backward.ready.stamp += 1
-            if recording and (a._grad is None and a._entry is None) is self.captured_wanted[i]:
+        for a, data in zip(self.captured, self.captured_data):
+            if a._data is not data and not self._still_fits(a):
                 return False
+        if self.recording:
+            for a, wanted in zip(self.captured, self.captured_wanted):
+                if (a._grad is None and a._entry is None) is wanted:
+                    return False
+        return True
+
+    def _still_fits(self, array: NDArray) -> bool:
+        """Whether a captured array that has other memory now has the shape and dtype it had."""
+        i = next(i for i, a in enumerate(self.captured) if a is array)
+        shape, dtype = self.captured_specs[i]
+        if array._data.dtype != dtype or array._data.shape != shape:
+            return False
+        self.captured_data[i] = array._data
+        self.program.stamp += 1
+        if self.backward is not None and self.backward.ready is not None:
+            self.backward.ready.stamp += 1
         return True
 
     def misfit(self, arrays: Sequence[NDArray]) -> str:

@@ -194,10 +194,18 @@ erf = _floating(
     lambda y, x: exp(-x * x) * (2 / constants.sqrt(constants.pi)),
     "The error function: 2 / sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
 )
+relu_gradient = elementwise(
+    "relu_gradient",
+    lambda m, g, y: m.where(y > 0, g, y * 0),
+    (lambda h, z, g, y: relu_gradient(h, y), None),
+    accepts="number",
+    arity=2,
+    doc="g where y, the output of relu, is positive, else 0 (NaN for NaN): one op, so that a product can end in it.",
+)
 relu = elementwise(
     "relu",
     lambda m, x: m.maximum(x, 0),
-    (lambda g, y, x: where(greater(y, 0), g, 0.0),),
+    (lambda g, y, x: relu_gradient(g, y),),
     accepts="number",
     doc="max(x, 0).",
 )
