@@ -245,7 +245,7 @@ def writes_after_recording_raise(op: Op, rng: np.random.Generator) -> None:
 # --- special values --------------------------------------------------------------------------------------------------
 @law
 def nan_is_never_lost(op: Op, rng: np.random.Generator) -> None:
-    """Elementwise: NaN in, NaN out (`where`: where it is chosen). Reductions: NaN wherever one took part."""
+    """Elementwise: NaN in, NaN out (`where`, `relu_gradient`: where it is chosen). Reductions: NaN wherever one took part."""
     if op.family not in ("elementwise", "reduce"):
         return
     for sample in samples(op, rng):
@@ -264,6 +264,8 @@ def expected_nan(op: Op, inputs: list[Any], attrs: dict[str, Any]) -> np.ndarray
         return np.isnan(inputs[0]).any(axis=attrs["axes"], keepdims=attrs["keepdims"])
     if op.name == "where":
         return np.where(inputs[0], np.isnan(inputs[1]), np.isnan(inputs[2]))
+    if op.name == "relu_gradient":  # chooses the gradient, or nothing
+        return np.where(inputs[1] > 0, np.isnan(inputs[0]), np.isnan(inputs[1]))
     return np.any(np.broadcast_arrays(*[np.isnan(x) for x in inputs]), axis=0)
 
 

@@ -24,6 +24,9 @@ from gluonish.nd.ops.random import advance_op
 from gluonish.nd.size import SizeLike, SizeScope
 
 
+_VIEWS = ("reshape", "permute_dims", "index", "broadcast_to")
+
+
 class CapturedGradient(Gradient):
     """Stands for the gradient of a captured array during a trace: a `backward` inside it is delivered after each run."""
 
@@ -49,6 +52,7 @@ class Trace:
         self.originals: dict[int, NDArray] = {}  # id of the real array -> the real array (kept alive)
         self.leaves: dict[int, Node] = {}  # id of the memory (detached arrays share it) -> its leaf
         self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
+        self.overwritten: dict[int, Node] = {}  # by id, the values of captured arrays before they were assigned
         self.deliveries: list[tuple[NDArray, NDArray]] = []
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
@@ -66,6 +70,8 @@ class Trace:
     def capture(self, array: NDArray) -> NDArray:
         """The stand-in for an array of this trace (itself) or for a real one."""
         if isinstance(array._data, Node):
+            if self.overwritten:
+                self._refuse_stale(array._data)
             return array
         memory = id(array._data)
         if memory in self.updated:
@@ -113,7 +119,18 @@ class Trace:
             value = cast(self.capture(value), dtype=array.dtype)
             if tuple(value.shape) != tuple(current.shape):
                 value = value.broadcast_to(current.shape)
+        self.overwritten[id(current._data)] = current._data
         self.updated[id(array._data)] = value
+
+    def _refuse_stale(self, node: Node) -> None:
+        """In eager mode a view shows what is assigned to its array later; a traced one cannot."""
+        while node.is_op(*_VIEWS):
+            node = node.inputs[0]
+        if id(node) in self.overwritten:
+            raise TraceError(
+                f"a view of an array is read after the array was assigned, which cannot be traced; make the view after "
+                f"the assignment, or keep the old values with `* 1` ({user_line()})"
+            )
 
     def random_key(self, blocks: SizeLike) -> NDArray:
         """The key for the next draw: the program's key moved on by what the trace has drawn so far."""

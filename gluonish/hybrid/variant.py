@@ -293,6 +293,7 @@ def _trace_backward(
 ) -> tuple[list[NDArray], list[tuple[NDArray, NDArray]]]:
     heads = []
     walk = autograd.Walk()
+    trace.overwritten.clear()  # the rules of gradients read values as they were
     with autograd.pause(state.training):
         for r, wanted in zip(results, differentiable):
             if wanted:
