@@ -83,8 +83,10 @@ class CompiledFunction:
             return f"first call ({user_line()})"
         same_mode = [v for v in self.variants if v.mode == mode]
         if not same_mode:
-            return f"arguments, train/predict mode or recording differ from earlier calls ({user_line()})"
-        return f"{same_mode[0].misfit(arrays)} ({user_line()})"
+            nearest = max(self.variants, key=lambda v: [a == b for a, b in zip(v.mode, mode)])
+            return f"{_mode_change(nearest.mode, mode)} ({user_line()})"
+        same_rank = [v for v in same_mode if [len(a.shape) for a in v.arguments] == [x.ndim for x in arrays]]
+        return f"{(same_rank or same_mode)[0].misfit(arrays)} ({user_line()})"
 
     def variant_for(self, *args: Any, **kwargs: Any) -> Variant:
         """The variant that a call with these arguments uses, traced now if there is none."""
@@ -114,6 +116,15 @@ class CompiledFunction:
             rows.append(f"  variant {number}: {variant.reason}")
             rows += [f"    {line}" for line in variant.explain()]
         return "\n".join(rows)
+
+
+def _mode_change(before: Any, now: Any) -> str:
+    """What is new about a call, in words."""
+    if before[0] != now[0]:
+        return f"arguments of another form: {now[0]}, not {before[0]}"
+    if before[1] != now[1]:
+        return "train mode" if now[1] else "predict mode"
+    return "under autograd.record()" if now[2] else "outside autograd.record()"
 
 
 def compile_function(function: Callable[..., Any], name: str = "", watch: Any = None) -> CompiledFunction:

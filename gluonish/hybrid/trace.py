@@ -54,6 +54,7 @@ class Trace:
         self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
         self.overwritten: dict[int, Node] = {}  # by id, the values of captured arrays before they were assigned
         self.deliveries: list[tuple[NDArray, NDArray]] = []
+        self.recorded = False  # whether which arrays want gradients made a difference
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
 
@@ -96,6 +97,7 @@ class Trace:
         spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
         out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
         if dispatch.state.recording:
+            self.recorded = True
             dispatch.note(op, stand_ins, attrs, out)
         return out
 

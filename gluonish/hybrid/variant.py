@@ -36,7 +36,7 @@ class Variant:
         self.owner = owner
         self.mode = mode
         self.reason = ""
-        self.recording = mode[2]
+        self.recording = mode[2] or trace.recorded
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
         self.on_tape = [a for a in self.captured if id(a._data) not in trace.updated]

@@ -87,10 +87,14 @@ def backward(heads: NDArray | Sequence[NDArray], head_grads: Any = None, retain_
     array was changed in place after it was recorded.
     """
     walk = Walk()
-    with pause(state.training):
+    recording, state.recording = state.recording, False
+    try:
         seeds = walk.start(heads, head_grads)
-        for array, value in _unshared(walk.run(), seeds):
+        leaves = walk.run()
+        for array, value in leaves if walk.separate else _unshared(leaves, seeds):
             array._grad.receive(value)  # type: ignore[union-attr]  # leaves are arrays with attach_grad
+    finally:
+        state.recording = recording
 
 
 def grad(
@@ -152,6 +156,7 @@ class Walk:
         self.leaves: dict[int, tuple[NDArray, NDArray]] = {}
         self.kept = kept  # orders of the entries whose gradients are wanted too
         self.visited: dict[int, dict[int, NDArray]] = {}
+        self.separate = True  # every gradient has memory of its own: what compiled calls give always has
 
     def start(self, heads: NDArray | Sequence[NDArray], head_grads: Any) -> Sequence[Any]:
         """Gives the heads their gradients, ones where there is none; returns the head gradients given."""
@@ -162,7 +167,12 @@ class Walk:
             raise ValueError(f"backward: {len(heads)} heads but {len(head_grads)} head gradients ({user_line()})")
         for head, seed in zip(heads, head_grads):
             _check_head(head, seed)
-            self.give(head, _ones_like(head) if seed is None else seed)
+            if head._entry is None:
+                self.separate = False  # the head gradient is the gradient itself
+            if seed is None:
+                self.add(head, _ones_like(head))
+            else:
+                self.give(head, seed)
         return head_grads
 
     def found(self, array: NDArray) -> NDArray | None:
@@ -207,19 +217,21 @@ class Walk:
 
     def _visit(self, entry: Any, grads: dict[int, NDArray]) -> None:
         _, op, inputs, attrs, saved, versions, index = entry
-        now = saved[1][0] if saved else 0
-        for x in inputs:
-            if isinstance(x, NDArray):
-                now += x._version[0]
-        if now != versions:
-            raise ValueError(
-                f"backward: an input or the output of {op.name} was changed in place after it was recorded, so its "
-                f"gradient would be wrong; copy it first, or change it after backward() ({user_line()})"
-            )
+        now = 0
         if saved is None:  # a compiled function: several outputs, all inputs' gradients at once
+            for x in inputs:
+                now += x._version[0]
+            if now != versions:
+                raise _changed(op)
             for x, value in op.gradients(grads, inputs):
                 self.add(x, value)
             return
+        self.separate = False
+        for x in inputs:
+            if isinstance(x, NDArray):
+                now += x._version[0]
+        if now + saved[1][0] != versions:
+            raise _changed(op)
         wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
         out = NDArray(saved[0])
         out._version, out._entry = saved[1], entry
@@ -230,13 +242,20 @@ class Walk:
                     self.give(x, value)
 
 
+def _changed(op: Any) -> ValueError:
+    return ValueError(
+        f"backward: an input or the output of {op.name} was changed in place after it was recorded, so its gradient "
+        f"would be wrong; copy it first, or change it after backward() ({user_line()})"
+    )
+
+
 def _check_head(head: NDArray, seed: Any) -> None:
     if head._entry is None and head._grad is None:
         raise ValueError(
             f"backward: this array of shape {shape_text(head.shape)} was not computed under autograd.record() "
             f"from an array with attach_grad(); wrap the computation in `with autograd.record():` ({user_line()})"
         )
-    if head.dtype.kind != "f":
+    if head._data.dtype.kind != "f":
         raise TypeError(f"backward: the head is {head.dtype}, only floating-point have gradients ({user_line()})")
     if seed is not None and not same_shape(seed.shape, head.shape):
         raise ValueError(
