@@ -7,6 +7,7 @@ import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import (
     report,
@@ -29,8 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not selected:
         print(f"benchmarks: no row is called {chosen.rows}; there are {', '.join(ROWS)}", file=sys.stderr)
         return 2
-    quick = {"rounds": 5, "seconds": 0.005} if chosen.quick else {}
-    settings = Settings(threads=chosen.threads, busy=chosen.busy, compiled=chosen.compile, **quick)  # type: ignore[arg-type]
+    quick: dict[str, Any] = {"rounds": 5, "seconds": 0.005} if chosen.quick else {}
+    settings = Settings(threads=chosen.threads, busy=chosen.busy, compiled=chosen.compile, **quick)
     return run(selected, settings, _peers(chosen.peers), chosen.json)
 
 

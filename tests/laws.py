@@ -245,7 +245,7 @@ def writes_after_recording_raise(op: Op, rng: np.random.Generator) -> None:
 # --- special values --------------------------------------------------------------------------------------------------
 @law
 def nan_is_never_lost(op: Op, rng: np.random.Generator) -> None:
-    """Elementwise: NaN in, NaN out (`where`, `relu_gradient`: where it is chosen). Reductions: NaN wherever one took part."""
+    """Elementwise: NaN in, NaN out (`where`, `relu_gradient`: where chosen). Reductions: NaN wherever one took part."""
     if op.family not in ("elementwise", "reduce"):
         return
     for sample in samples(op, rng):

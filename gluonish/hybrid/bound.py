@@ -264,9 +264,8 @@ class Bound:
         number, position, value, size = (int(v) for v in self.errors)
         self.errors[:] = 0
         step = self.steps[number - 1]
-        shape = self.shape(step.reads[1])
-        place = tuple(int(i) for i in np.unravel_index(position, shape)) if shape else (0,)
-        raise out_of_range(step.checks, place, value, size)
+        place = tuple(int(i) for i in np.unravel_index(position, self.shape(step.reads[1])))
+        raise out_of_range(step.checks, place, value, size, step.nodes[0].line)
 
     def _numpy(self, node: Node) -> Callable[..., None]:
         """A function that evaluates one op with NumPy on the program's memory."""

@@ -27,12 +27,15 @@ from gluonish.nd.size import SizeLike, SizeScope
 _VIEWS = ("reshape", "permute_dims", "index", "broadcast_to")
 
 
-class CapturedGradient(Gradient):
-    """Stands for the gradient of a captured array during a trace: a `backward` inside it is delivered after each run."""
+class TracedGradient(Gradient):
+    """Stands for the gradient of an array during a trace: a `backward` inside it is delivered after each run.
+
+    original: the captured array, or the position of the argument.
+    """
 
     __slots__ = ("trace", "original")
 
-    def __init__(self, trace: Trace, original: NDArray) -> None:
+    def __init__(self, trace: Trace, original: NDArray | int) -> None:
         super().__init__("write")
         self.trace = trace
         self.original = original
@@ -53,7 +56,7 @@ class Trace:
         self.leaves: dict[int, Node] = {}  # id of the memory (detached arrays share it) -> its leaf
         self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
         self.overwritten: dict[int, Node] = {}  # by id, the values of captured arrays before they were assigned
-        self.deliveries: list[tuple[NDArray, NDArray]] = []
+        self.deliveries: list[tuple[NDArray | int, NDArray]] = []
         self.recorded = False  # whether which arrays want gradients made a difference
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
@@ -64,7 +67,7 @@ class Trace:
         shape = tuple(self.sizes.symbol(int(s)) for s in spec.shape)
         array = NDArray(Node("input", Spec(shape, spec.dtype), name=name))
         if wants_gradient:
-            array._grad = Gradient("write")
+            array._grad = TracedGradient(self, len(self.arguments))
         self.arguments.append(array)
         return array
 
@@ -84,7 +87,7 @@ class Trace:
                 self.leaves[memory] = Node("captured", array.spec, name=str(name), array=array)
             found = NDArray(self.leaves[memory])
             if array._grad is not None or array._entry is not None:
-                found._grad = CapturedGradient(self, array)
+                found._grad = TracedGradient(self, array)
             self.captured[id(array)] = found
             self.originals[id(array)] = array
         return found

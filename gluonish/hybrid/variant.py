@@ -55,7 +55,7 @@ class Variant:
         self.structure: Any = None
         self.single = False
         self.heads: list[int] = []
-        self.deliveries: list[NDArray] = []
+        self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
         self.differentiable: list[bool] = []
 
     def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
@@ -137,7 +137,8 @@ class Variant:
         results, kept = self.program.run(data, sizes, key)
         outputs = [NDArray(d) for d in results]
         if self.deliveries:
-            for original, value in zip(self.deliveries, outputs[len(self.differentiable) :]):
+            for whose, value in zip(self.deliveries, outputs[len(self.differentiable) :]):
+                original = arrays[whose] if isinstance(whose, int) else whose
                 original._grad.receive(value)  # type: ignore[union-attr]
         if self.backward is not None:
             note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
@@ -265,7 +266,8 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     trace = Trace()
     watching = owner.watch.watching() if owner.watch is not None else nullcontext()
     with tracing(trace, recording), watching as reads:
-        stand_ins = [trace.argument(x.spec, f"x{i}", recording and _wants(x)) for i, x in enumerate(arrays)]
+        wanted = [_wants(x) if recording else x._grad is not None for x in arrays]
+        stand_ins = [trace.argument(x.spec, f"x{i}", w) for i, (x, w) in enumerate(zip(arrays, wanted))]
         args, kwargs = unflatten(structure, iter(stand_ins))
         results: list[NDArray] = []
         shape_of_results = flatten(owner.function(*args, **kwargs), results)

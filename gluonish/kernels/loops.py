@@ -1,10 +1,10 @@
 """Fused loops: the readable source of kernels that compute chains of elementwise ops, with or without reductions.
 
-A `Loop` describes the work: arrays over a common domain, lines that compute one value from others, folds that reduce one.
-Three kinds of kernel come of it:
+A `Loop` describes the work: arrays over a common domain, lines that compute one value from others, folds that reduce
+one. Three kinds of kernel come of it:
 
     map_kernel      every output has the shape of the domain
-    rows_kernel     folds run along the last dimension; what they give may be used again in the same row (softmax, norms)
+    rows_kernel     folds run along the last dimension; what they give may be used again in the row (softmax, norms)
     columns_kernel  one fold over the middle of (outer, folded, inner), as partial results per chunk of the folded rows
 
 Domains are collapsed: neighbouring dimensions that every array treats alike are one. All arrays are C-contiguous; an
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Fold:
-    """A reduction of `operand`: starts from `initial` (source text) and combines by `combine` ("add" or an op's name)."""
+    """A reduction of `operand`: starts from `initial` (source text), combines by `combine` ("add" or an op's name)."""
 
     name: str
     combine: str
@@ -163,7 +163,7 @@ class _Body:
         return name in self.varying
 
     def value(self, name: str, done: set[str], index: str) -> None:
-        """Emits what `name` needs and is not `done`, then `name` itself; without recursion, since chains may be long."""
+        """Emits what `name` needs and is not `done`, then `name` itself; without recursion, as chains may be long."""
         stack = [name]
         while stack:
             current = stack.pop()
@@ -342,8 +342,8 @@ def rows_plan(dims: tuple[int, ...], weight: int) -> Plan:
 def columns_kernel(loop: Loop) -> Kernel:
     """A kernel that folds the middle of a domain (outer, folded, inner) in chunks of folded rows: partial results.
 
-    Shapes: an output per fold, (outer, chunks, inner). Arguments: inputs, outputs, the three dimensions, rows per chunk,
-    columns per tile, the loop's sizes. With rank 2 there is no inner dimension, and outputs are (outer, chunks).
+    Shapes: an output per fold, (outer, chunks, inner). Arguments: inputs, outputs, the three dimensions, rows per
+    chunk, columns per tile, the loop's sizes. With rank 2 there is no inner dimension, and outputs are (outer, chunks).
     """
     body = _Body(loop)
     out = body.text

@@ -1,7 +1,7 @@
 """Kernels that move elements: strided copies, fills, lookups by index, arg-reductions, random keys.
 
-An index out of range does not move memory: the kernel notes the first one it meets in its error cell (four int64: 1 + number of the
-step, position, value, size) and goes on with 0, and the program raises after the run.
+An index out of range does not move memory: the kernel notes the first one it meets in its error cell (four int64: 1 +
+number of the step, position, value, size) and goes on with 0, and the program raises after the run.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def copy_kernel(code: str, rank: int) -> Kernel:
-    """A strided copy between two arrays. Arguments: source, target; then dimensions, strides of the source, of the target
-    (in elements), the two offsets, rows per tile."""
+    """A strided copy between two arrays.
+
+    Arguments: source, target; then dimensions, strides of the source, of the target (in elements), the two offsets,
+    rows per tile.
+    """
     size = SCALARS[code].size
     bits = _BITS[size]
     dims = range(rank)
-    index = "\n".join(
-        f"        i{d} = rest % d{d}\n        rest = rest // d{d}" for d in range(rank - 2, -1, -1)
-    )
+    index = "\n".join(f"        i{d} = rest % d{d}\n        rest = rest // d{d}" for d in range(rank - 2, -1, -1))
     source_at = " + ".join(["a_offset", *(f"i{d} * a{d}" for d in range(rank - 1))])
     target_at = " + ".join(["b_offset", *(f"i{d} * b{d}" for d in range(rank - 1))])
     loads = "\n".join(
@@ -46,7 +47,8 @@ def copy_kernel(code: str, rank: int) -> Kernel:
 def strided_copy(args, begin, end):
     source, target = load_i64(args, 0), load_i64(args, 1)
 {loads}
-    a_offset, b_offset, rows = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank}), load_i64(args, {5 + 3 * rank})
+    a_offset, b_offset = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank})
+    rows = load_i64(args, {5 + 3 * rank})
     outer = {outer}
     for row in range(begin * rows, min(end * rows, outer)):
         rest = row
@@ -72,7 +74,7 @@ def copy_plan(
 
 
 def transpose_kernel(code: str, rank: int, across: int) -> Kernel:
-    """As `copy_kernel`, for a source that is contiguous along dimension `across` and a target that is along the last one.
+    """As `copy_kernel`, for a source that is contiguous along dimension `across`, and a target along the last one.
 
     It goes by square blocks, so that both sides move whole cache lines; of floats a block is transposed in registers.
     Arguments: as `copy_kernel`, rows (of `across`) per tile at the end.
@@ -88,13 +90,15 @@ def transpose_kernel(code: str, rank: int, across: int) -> Kernel:
     last, q = rank - 1, across
     whole = f"""
                 if r + {side} <= row_end and c + {side} <= d{last}:
-                    block(a + (r + c * a{last}) * {size}, a{last} * {size}, b + (r * b{q} + c) * {size}, b{q} * {size}, {side}, {side})
+                    source_block, target_block = a + (r + c * a{last}) * {size}, b + (r * b{q} + c) * {size}
+                    block(source_block, a{last} * {size}, target_block, b{q} * {size}, {side}, {side})
                 else:"""
     source = f"""
 def transposed_copy(args, begin, end):
     source, target = load_i64(args, 0), load_i64(args, 1)
 {loads}
-    a_offset, b_offset, rows = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank}), load_i64(args, {5 + 3 * rank})
+    a_offset, b_offset = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank})
+    rows = load_i64(args, {5 + 3 * rank})
     row_tiles = (d{q} + rows - 1) // rows
     for tile in range(begin, end):
         row_begin = tile % row_tiles * rows
@@ -161,7 +165,10 @@ def _looked_up(index: str, position: str) -> str:
 
 
 def take_kernel(code: str, index: str, axis: int) -> Kernel:
-    """Slices along `axis` by index. Inputs: x (outer, S, inner), indices. Outputs: out, error cell. Last argument: the step."""
+    """Slices along `axis` by index.
+
+    Inputs: x (outer, S, inner), indices. Outputs: out, error cell. Last argument: the step.
+    """
     bits, size = _BITS[SCALARS[code].size], SCALARS[code].size
     source = f"""
 def take(args, begin, end):
@@ -186,7 +193,10 @@ def take(args, begin, end):
 
 
 def index_add_kernel(code: str, index: str, axis: int) -> Kernel:
-    """Adds slices at their index into zeros, in index order. Inputs: values (outer, count, inner), indices. Outputs: out, error cell."""
+    """Adds slices at their index into zeros, in index order.
+
+    Inputs: values (outer, count, inner), indices. Outputs: out, error cell.
+    """
     size = SCALARS[code].size
     zero = "cast_" + code + "(0)"
     lookup = indent(_looked_up(index, "place"), "    ")
@@ -233,7 +243,10 @@ def pick(args, begin, end):
 
 
 def unpick_kernel(code: str, index: str) -> Kernel:
-    """Rows of zeros with one value each. Inputs: values (rows,), indices (rows,). Outputs: out (rows, K), error cell."""
+    """Rows of zeros with one value each.
+
+    Inputs: values (rows,), indices (rows,). Outputs: out (rows, K), error cell.
+    """
     size = SCALARS[code].size
     source = f"""
 def unpick(args, begin, end):
@@ -257,7 +270,10 @@ def unpick(args, begin, end):
 
 
 def arg_reduce_kernel(code: str, largest: bool, axis: int) -> Kernel:
-    """The position of the first extreme along an axis; NaN is extreme. Input: x (outer, S, inner). Output: int64 (outer, inner)."""
+    """The position of the first extreme along an axis; NaN is extreme.
+
+    Input: x (outer, S, inner). Output: int64 (outer, inner).
+    """
     sign = ">" if largest else "<"
     nan = " or (value != value and best == best)" if SCALARS[code].kind == "f" else ""
     source = f"""

@@ -1,9 +1,9 @@
 """Addresses of NumPy arrays, handed to kernels cheaply.
 
 Asking NumPy for the address of an array's data costs about as much as a small kernel. A NumPy array is a C struct whose
-first field after the object's head is the data pointer (`PyArrayObject`, part of NumPy's stable C interface), so the caller
-passes the address of the object and a kernel reads the pointer. Where a test array does not look like that, the data
-address is passed instead.
+first field after the object's head is the data pointer (`PyArrayObject`, part of NumPy's stable C interface), so the
+caller passes the address of the object and a kernel reads the pointer. Where a test array does not look like that, the
+data address is passed instead.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from gluonish.nd.ops.reduce import (
     sum_op,
     truth,
 )
-from gluonish.nd.size import product, same, same_shape
+from gluonish.nd.size import hint, product, same, same_shape
 
 Array = NDArray
 HALF = np.dtype("float16")
@@ -115,7 +115,7 @@ def split(x: Array, sections: int | Sequence[int], axis: int = 0) -> list[Array]
     size = x.shape[axis]
     if isinstance(sections, int):
         if sections <= 0 or size % sections != 0:
-            raise ValueError(f"split: {size} elements do not make {sections} equal parts ({user_line()})")
+            raise ValueError(f"split: {hint(size)} elements do not make {sections} equal parts ({user_line()})")
         step = size // sections
         edges = [step * i for i in range(sections + 1)]
     else:

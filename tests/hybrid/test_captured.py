@@ -406,6 +406,28 @@ def test_a_failed_call_leaves_states_usable(rng: np.random.Generator) -> None:
     assert np.allclose(compiled(good).asnumpy(), table.asnumpy()[[0, 4]] * (done + 1))
 
 
+@pytest.mark.xfail(strict=True, reason="NDArray._values does not ask the trace: what Python reads of a captured array is compiled in")
+def test_values_of_captured_arrays_that_python_reads_are_not_forgotten() -> None:
+    """Either an error with advice, or a guard on the array."""
+    scale = nd.array([2.0])
+    f = hybridize(lambda x: x * float(scale))
+    try:
+        first = f(nd.ones((2,))).tolist()
+    except TraceError:
+        return
+    scale[:] = 3
+    assert first == [2, 2] and f(nd.ones((2,))).tolist() == [3, 3]
+
+
+@pytest.mark.xfail(strict=True, reason="NDArray.detach makes a real array in a trace: its memory is that of the time of tracing")
+def test_a_detached_parameter_follows_its_array() -> None:
+    w = nd.array([2.0])
+    f = hybridize(lambda x: x * w.detach())
+    assert f(nd.ones((2,))).tolist() == [2, 2]
+    w._data = np.array([5.0], np.float32)  # as `cast` and `load_parameters` of other shapes do
+    assert f(nd.ones((2,))).tolist() == [5, 5]
+
+
 def test_compiled_functions_without_a_watch_see_their_arrays(rng: np.random.Generator) -> None:
     store = {"w": floats(rng, 3)}
     compiled = compile_function(lambda x: x * store["w"], name="scaled")

@@ -258,6 +258,60 @@ def test_backward_inside_the_function(rng: np.random.Generator) -> None:
     twice(scenario)
 
 
+def test_backward_inside_the_function_reaches_arguments(rng: np.random.Generator) -> None:
+    w, values = floats(rng, 3), floats(rng, 4, 3).asnumpy()
+
+    def scenario(wrap: Any) -> Any:
+        def step(x: Any, y: Any) -> Any:
+            with autograd.record():
+                loss = (x * w * y).sum()
+            loss.backward()
+            return loss
+
+        f = wrap(step)
+        x, y = nd.NDArray(values), nd.NDArray(values.copy() + 1)
+        found = []
+        for requests in (("write", "null"), ("add", "write"), ("add", "write")):
+            if x.grad_req != requests[0]:
+                x.attach_grad(requests[0])
+            y.attach_grad(requests[1])
+            found += [f(x, y), x.grad.copy(), nd.zeros((1,)) if y.grad is None else y.grad.copy()]
+        return found
+
+    twice(scenario)
+
+
+@pytest.mark.xfail(strict=True, reason="NDArray.grad does not ask the trace: the array captured is the gradient of an earlier call")
+def test_a_gradient_read_in_the_function_is_the_present_one(rng: np.random.Generator) -> None:
+    x = floats(rng, 4, 3)
+
+    def scenario(wrap: Any) -> Any:
+        w = nd.ones((3,))
+        w.attach_grad()
+
+        def update() -> None:
+            w[:] = w - 0.1 * w.grad
+
+        def step(x: Any) -> Any:
+            with autograd.record():
+                loss = (x * w).square().sum()
+            loss.backward()
+            w[:] = w - 0.1 * w.grad
+            return loss
+
+        f, g = wrap(update), wrap(step)
+        found = []
+        for _ in range(3):
+            with autograd.record():
+                loss = (x * w).square().mean()
+            loss.backward()
+            f()
+            found += [w.copy(), g(x), w.copy()]
+        return found
+
+    twice(scenario)
+
+
 def test_a_changed_input_is_noticed(rng: np.random.Generator) -> None:
     x, w = floats(rng, 3), floats(rng, 3)
     w.attach_grad()

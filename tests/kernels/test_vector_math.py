@@ -326,12 +326,12 @@ def test_no_pass_may_reassociate_a_function() -> None:
 
 def test_a_planted_fault_is_seen(mapped: Mapped, monkeypatch: pytest.MonkeyPatch, rng: Rng) -> None:
     """The bounds above are tight enough to notice one wrong coefficient in its sixth digit."""
-    from gluonish.kernels import intrinsics, vector_math
+    from gluonish.kernels import intrinsics, vector_steps
 
-    terms = list(vector_math._F32.exp)
+    terms = list(vector_steps.F32.exp)
     terms[1] *= 1 + 1e-5
-    broken = vector_math._Format(**{**vector_math._F32.__dict__, "exp": tuple(terms)})
-    monkeypatch.setattr(vector_math, "_F32", broken)
+    broken = vector_steps.Format(**{**vector_steps.F32.__dict__, "exp": tuple(terms)})
+    monkeypatch.setattr(vector_steps, "F32", broken)
     monkeypatch.setenv("GLUONISH_CACHE", "/proc/nowhere")  # the wrong code must not be kept
     monkeypatch.setattr("gluonish.kernels.compile._addresses", {})
     monkeypatch.setattr("gluonish.kernels.cache._warn_once", lambda *reason: None)

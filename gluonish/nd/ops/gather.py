@@ -23,10 +23,11 @@ def check_indices(name: str, indices: np.ndarray, size: int) -> None:
         raise out_of_range(name, tuple(int(i) for i in place), int(indices[place]), size)
 
 
-def out_of_range(name: str, place: tuple[int, ...], value: int, size: int) -> IndexError:
-    """The error for one bad index."""
+def out_of_range(name: str, place: tuple[int, ...], value: int, size: int, line: str = "") -> IndexError:
+    """The error for one bad index, at the user's line (that of a traced op is not the present one)."""
     where = place[0] if len(place) == 1 else place
-    return IndexError(f"{name}: index {value} at position {where} is out of range for size {size} ({user_line()})")
+    line = line or user_line()
+    return IndexError(f"{name}: index {value} at position {where} is out of range for size {size} ({line})")
 
 
 def _integers(name: str, *specs: Any) -> None:
