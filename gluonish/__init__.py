@@ -16,6 +16,7 @@ _MODULES = {
     "autograd": "gluonish.nd.autograd",
     "random": "gluonish.nd.random",
     "data": "gluonish.data",
+    "draw": "gluonish.draw",
     "nn": "gluonish.block.nn",
     "loss": "gluonish.block.loss",
     "init": "gluonish.block.initializer",

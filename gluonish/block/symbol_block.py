@@ -25,7 +25,7 @@ class SymbolBlock(HybridBlock):
 
     @staticmethod
     def imports(path: Any) -> SymbolBlock:
-        """The model in `path.json` and `path.safetensors`.
+        """The model in `path.json` and `path.safetensors`, hybridized: `hybridize(False)` makes it eager.
 
         Raises: FileNotFoundError; FileError for damaged files.
         """
@@ -38,7 +38,9 @@ class SymbolBlock(HybridBlock):
                 parameters[name] = _parameter(name, array)
             return parameters[name]
 
-        return SymbolBlock(import_model(path, make), parameters)
+        block = SymbolBlock(import_model(path, make), parameters)
+        block.hybridize()
+        return block
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the imported program."""

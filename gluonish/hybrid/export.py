@@ -23,9 +23,10 @@ from gluonish.hybrid.variant import trace_variant
 from gluonish.nd import autograd, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import bind, state
+from gluonish.nd.create import as_dtype
 from gluonish.nd.errors import user_line
 from gluonish.nd.files import FileError, load, replacing, save
-from gluonish.nd.op import OPS
+from gluonish.nd.op import OPS, Spec
 from gluonish.nd.size import Size, hint
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
 FORMAT = "gluonish-model"
 VERSION = 1
+# what reading a file that is not as it was written may raise
+_DAMAGE = (
+    KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, SyntaxError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 def export_model(
@@ -50,7 +55,7 @@ def export_model(
     names = _names(graph, parameters)
     table, saved = Path(f"{path}.json"), Path(f"{path}.safetensors")
     text = json.dumps(_document(variant, graph, structure, names), indent=1)
-    save(saved, {names[id(n)]: NDArray(n.array._data) for n in graph.leaves() if n.kind == "captured"})
+    save(saved, {names[id(n)]: NDArray(n.array._data) for n in _captured(graph)})
     with replacing(table) as file:
         file.write(text.encode())
     return table, saved
@@ -61,7 +66,7 @@ def _example(compiled: CompiledFunction, args: Any, kwargs: Any) -> tuple[Any, l
         arrays: list[NDArray] = []
         return flatten((args, kwargs), arrays), arrays
     if not compiled.variants:
-        raise ValueError(f"export: call the model once first, or pass example inputs: export(path, x) ({user_line()})")
+        raise ValueError(f"export: call the model once after hybridize(), or pass example inputs: export(path, x) ({user_line()})")
     last = compiled.variants[0]
     return last.mode[0], [NDArray(np.zeros([hint(s) for s in a.shape], a.dtype)) for a in last.arguments]
 
@@ -69,16 +74,22 @@ def _example(compiled: CompiledFunction, args: Any, kwargs: Any) -> tuple[Any, l
 def _names(graph: Graph, parameters: Mapping[str, NDArray]) -> dict[int, str]:
     known = {id(p): name for name, p in parameters.items()}
     out: dict[int, str] = {}
-    for number, leaf in enumerate(n for n in graph.leaves() if n.kind == "captured"):
+    for number, leaf in enumerate(_captured(graph)):
         out[id(leaf)] = known.get(id(leaf.array), f"constant.{number}")
     return out
+
+
+def _captured(graph: Graph) -> list[Node]:
+    """The arrays that the graph reads or updates."""
+    leaves = dict.fromkeys([*graph.leaves(), *(leaf for leaf, _ in graph.updates)])
+    return [n for n in leaves if n.kind == "captured"]
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------------
 def _document(variant: Any, graph: Graph, structure: Any, names: dict[int, str]) -> dict[str, Any]:
     place: dict[int, int] = {}
     nodes = []
-    for node in [*graph.inputs, *(n for n in ordered(graph.results()) if n not in graph.inputs)]:
+    for node in dict.fromkeys([*graph.inputs, *_captured(graph), *ordered(graph.results())]):
         place[id(node)] = len(nodes)
         nodes.append(_entry(node, place, names))
     return {
@@ -89,7 +100,10 @@ def _document(variant: Any, graph: Graph, structure: Any, names: dict[int, str])
         "results": _structure(variant.structure),
         "inputs": [place[id(n)] for n in graph.inputs],
         "outputs": [place[id(n)] for n in graph.outputs],
+        "updates": [[place[id(leaf)], place[id(value)]] for leaf, value in graph.updates],
+        "sizes": dict(variant.scope.hints),
         "guards": [[str(g.left), g.relation, str(g.right), g.holds] for g in variant.guards],
+        "random": str(variant.blocks),
         "nodes": nodes,
     }
 
@@ -152,9 +166,9 @@ def import_model(path: Any, make: Callable[[str, NDArray], NDArray] | None = Non
     arrays = load(f"{path}.safetensors")
     try:
         return ImportedModel(document, arrays, make)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        if isinstance(error, FileError):
-            raise
+    except FileError:
+        raise
+    except _DAMAGE as error:
         raise FileError(f"{table} is damaged: {error}; export the model again ({user_line()})") from None
 
 
@@ -164,15 +178,43 @@ class ImportedModel:
     def __init__(self, document: dict[str, Any], arrays: dict[str, NDArray], make: Any = None) -> None:
         self.name = str(document["name"])
         self.nodes = list(document["nodes"])
-        self.inputs = [int(i) for i in document["inputs"]]
-        self.outputs = [int(i) for i in document["outputs"]]
-        self.guards = [(_parsed(a), str(r), _parsed(b), bool(h)) for a, r, b, h in document["guards"]]
-        self.arguments = _restored(document["arguments"])
-        self.results = _restored(document["results"])
+        self.inputs = [self._place(i) for i in document["inputs"]]
+        self.outputs = [self._place(i) for i in document["outputs"]]
+        self.updates = [(self._place(a), self._place(b)) for a, b in document["updates"]]
+        self.guards = [(_parsed(a), _RELATIONS[r], r, _parsed(b), bool(h)) for a, r, b, h in document["guards"]]
+        self.blocks = _parsed(document["random"])
+        self.arguments, wanted = _restored(document["arguments"])
+        self.results, given = _restored(document["results"])
         self.arrays: dict[str, NDArray] = {}
         self.recipes = [self._recipe(number, node, arrays, make) for number, node in enumerate(self.nodes)]
-        if any(not 0 <= i < len(self.nodes) for i in (*self.inputs, *self.outputs)):
-            raise ValueError("it names nodes that do not exist")
+        if wanted != len(self.inputs) or given != len(self.outputs):
+            raise ValueError("arguments or results are not as many as its inputs and outputs")
+        self._try_rules({str(k): int(v) for k, v in document["sizes"].items()})
+
+    def _place(self, number: Any) -> int:
+        if type(number) is not int or not 0 <= number < len(self.nodes):
+            raise ValueError(f"there is no node {number!r}")
+        return number
+
+    def _try_rules(self, sizes: dict[str, int]) -> None:
+        """Applies every op's rule once, for the sizes that the model was exported with."""
+        specs: list[Spec] = []
+        for number, (node, recipe) in enumerate(zip(self.nodes, self.recipes)):
+            if "kind" in node:
+                if (node["kind"] == "input") != (number in self.inputs):
+                    raise ValueError(f"node {number} is not the input it should be")
+                shape, dtype = recipe if node["kind"] != "captured" else recipe.spec
+                specs.append(Spec(tuple(_sized(s, sizes) for s in shape), dtype))
+            else:
+                op, inputs, numbers, attrs = recipe
+                operands = [_sized(x, sizes) if n else specs[x] for x, n in zip(inputs, numbers)]
+                specs.append(op.rule(*operands, **{k: _sized(v, sizes) for k, v in attrs.items()}))
+        for left, holds, _, right, wanted in self.guards:
+            if holds(_sized(left, sizes), _sized(right, sizes)) != wanted:
+                raise ValueError("a guard does not hold for the sizes that it was exported with")
+        if any(self.nodes[a].get("kind") != "captured" or specs[a] != specs[b] for a, b in self.updates):
+            raise ValueError("it updates what is no array of its own, or by values of another shape")
+        _sized(self.blocks, sizes)
 
     def _recipe(self, number: int, node: dict[str, Any], arrays: dict[str, NDArray], make: Any) -> Any:
         if node.get("kind") == "captured":
@@ -185,12 +227,16 @@ class ImportedModel:
             self.arrays[name] = found if make is None else make(name, found)
             return self.arrays[name]
         if "kind" in node:
-            return [_parsed(s) for s in node["shape"]], np.dtype(node["dtype"])
+            if node["kind"] not in ("input", "key"):
+                raise ValueError(f"node {number} is of the unknown kind {node['kind']!r}")
+            return [_parsed(s) for s in node["shape"]], as_dtype(node["dtype"])
         op = OPS[node["op"]]
-        inputs = [_decoded(x["number"]) if isinstance(x, dict) else int(x) for x in node["inputs"]]
+        inputs = [_decoded(x["number"]) if isinstance(x, dict) else self._place(x) for x in node["inputs"]]
         numbers = [isinstance(x, dict) for x in node["inputs"]]
-        if any(not number_ and not 0 <= x < number for x, number_ in zip(inputs, numbers)):
+        if any(x >= number for x, is_number in zip(inputs, numbers) if not is_number):
             raise ValueError(f"node {number} reads a node that does not stand before it")
+        if any(not isinstance(x, (bool, int, float, Formula)) for x, is_number in zip(inputs, numbers) if is_number):
+            raise ValueError(f"node {number} has an operand that is no number")
         return op, inputs, numbers, {k: _decoded(v) for k, v in node.get("attrs", {}).items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -206,14 +252,19 @@ class ImportedModel:
             if node.get("kind") == "input":
                 values.append(next(count))
             elif node.get("kind") == "key":
-                values.append(_key())
+                values.append(_key(_sized(self.blocks, symbols)))
             elif "kind" in node:
                 values.append(recipe)
             else:
                 op, inputs, numbers, attrs = recipe
                 operands = tuple(_sized(x, symbols) if n else values[x] for x, n in zip(inputs, numbers))
                 values.append(bind(op, operands, {k: _sized(v, symbols) for k, v in attrs.items()}))
-        return unflatten(self.results, iter([values[i] for i in self.outputs]))
+        outputs = [values[i] for i in self.outputs]
+        if self.updates:  # none of what was computed may be a view of what changes now
+            outputs = [x.copy() for x in outputs]
+            for place, value in [(place, values[i].detach().copy()) for place, i in self.updates]:
+                values[place][:] = value
+        return unflatten(self.results, iter(outputs))
 
     def _symbols(self, arrays: list[NDArray]) -> dict[str, Any]:
         symbols: dict[str, Any] = {}
@@ -226,17 +277,16 @@ class ImportedModel:
                     symbols[wanted.symbol] = size
                 elif _sized(wanted, symbols) != size:
                     raise ValueError(f"{self.name} was exported for size {wanted}, got shape {array.shape} ({user_line()})")
-        for left, relation, right, holds in self.guards:
-            a, b = _sized(left, symbols), _sized(right, symbols)
-            if {"==": a == b, "<": a < b, "<=": a <= b}[relation] != holds:
-                what = "" if holds else "not "
+        for left, holds, relation, right, wanted in self.guards:
+            if holds(_sized(left, symbols), _sized(right, symbols)) != wanted:
+                what = "" if wanted else "not "
                 raise ValueError(f"{self.name} was exported for sizes with {what}{left} {relation} {right} ({user_line()})")
         return symbols
 
 
-def _key() -> NDArray:
+def _key(blocks: Any) -> NDArray:
     trace = state.trace
-    return NDArray(random.default.reserve(0)) if trace is None else trace.random_key(0)
+    return NDArray(random.default.reserve(blocks)) if trace is None else trace.random_key(blocks)
 
 
 class Formula:
@@ -270,6 +320,7 @@ class Formula:
         return self.text
 
 
+_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {"==": operator.eq, "<": operator.lt, "<=": operator.le}
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -301,7 +352,7 @@ def _decoded(value: Any) -> Any:
     if kind == "size":
         return _parsed(content)
     if kind == "dtype":
-        return np.dtype(content)
+        return as_dtype(content)
     if kind == "slice":
         return slice(*(_decoded(v) for v in content))
     if kind == "tuple":
@@ -311,12 +362,15 @@ def _decoded(value: Any) -> Any:
     raise ValueError(f"an attribute of the unknown kind {kind!r}")
 
 
-def _restored(content: Any) -> Any:
+def _restored(content: Any) -> tuple[Any, int]:
+    """A structure as `flatten` gives it, and its number of arrays."""
     if content == "*":
-        return flatten(NDArray(np.zeros(())), [])
+        return plain(1)[1][0][1][0], 1
     (kind, parts), *_ = content.items()
     if kind == "value":
-        return flatten(_decoded(parts), [])
+        return flatten(_decoded(parts), []), 0
+    values = [_restored(part[1] if kind == "dict" else part) for part in parts]
+    count = sum(n for _, n in values)
     if kind == "dict":
-        return (dict, tuple((k, _restored(v)) for k, v in parts))
-    return ({"tuple": tuple, "list": list}[kind], tuple(_restored(v) for v in parts))
+        return (dict, tuple((part[0], s) for part, (s, _) in zip(parts, values))), count
+    return ({"tuple": tuple, "list": list}[kind], tuple(s for s, _ in values)), count

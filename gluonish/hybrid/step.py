@@ -51,6 +51,9 @@ class Step:
         """The machine code as text."""
         return self.kernel.assembly if self.kernel is not None else ""
 
+    def __str__(self) -> str:
+        return self.source
+
     def __repr__(self) -> str:
         return f"<step {self.name}: {len(self.reads)} in, {len(self.writes)} out>"
 

@@ -44,6 +44,7 @@ class Variant:
         self.captured_data = [a._data for a in self.captured]
         self.captured_wanted = [_wants(a) for a in self.captured]
         self._sizes(trace, arrays)
+        self.blocks = trace.blocks
         self.count_blocks = evaluator([trace.blocks], self.symbols)
         self.draws = trace.key is not None
         self.reads: Any = None

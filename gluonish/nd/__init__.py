@@ -62,6 +62,7 @@ from gluonish.nd.functions import (
 )
 from gluonish.nd.methods import astype
 from gluonish.nd.neural import average_pool, convolution, dropout, max_pool
+from gluonish.nd.op import OPS, Op
 from gluonish.nd.ops.elementwise import (
     abs,
     add,
@@ -115,3 +116,11 @@ from gluonish.nd.ops.elementwise import (
 concatenate = concat
 transpose = permute_dims
 absolute = abs
+
+
+def __getattr__(name: str) -> Op:
+    """Elementwise ops that are not named above: a record in `nd/ops/elementwise.py` is all that an op needs."""
+    op = OPS.get(name)
+    if op is None or op.family != "elementwise":
+        raise AttributeError(f"module 'gluonish.nd' has no attribute {name!r}")
+    return op

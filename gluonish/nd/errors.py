@@ -7,6 +7,8 @@ rule broke, what was received and what to do, and ends with the line of the user
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 # contextlib stands between the user and the bodies of our context managers
-_NOT_THE_USER = (str(Path(__file__).resolve().parent.parent), contextlib.__file__)
+_NOT_THE_USER = (str(Path(__file__).resolve().parent.parent) + os.sep, contextlib.__file__)
 
 
 def user_frame() -> FrameType | None:
@@ -26,11 +28,19 @@ def user_frame() -> FrameType | None:
 
 
 def user_line() -> str:
-    """`model.py:41` for the innermost line of code outside gluonish."""
+    """`model.py:41`, or `In[5]:3` in a notebook, for the innermost line of code outside gluonish."""
     frame = user_frame()
     if frame is None:
         return "gluonish"
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+    return f"{_file_name(frame.f_code.co_filename)}:{frame.f_lineno}"
+
+
+@functools.cache
+def _file_name(path: str) -> str:
+    """The last part of a path, or a notebook cell's label: Jupyter runs cells from files with meaningless names."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    label = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(path)
+    return label[1] if label else Path(path).name
 
 
 def shape_text(shape: Iterable[Any]) -> str:
