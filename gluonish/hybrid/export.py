@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, ordered
-from gluonish.hybrid.tree import flatten, unflatten
+from gluonish.hybrid.tree import LEAF, call_text, flatten, unflatten
 from gluonish.hybrid.variant import trace_variant
 from gluonish.nd import autograd, random
 from gluonish.nd.array import NDArray
-from gluonish.nd.dispatch import bind, state
 from gluonish.nd.create import as_dtype
+from gluonish.nd.dispatch import bind, state
 from gluonish.nd.errors import user_line
 from gluonish.nd.files import FileError, load, replacing, save
 from gluonish.nd.op import OPS, Spec
@@ -184,6 +184,7 @@ class ImportedModel:
         self.guards = [(_parsed(a), _RELATIONS[r], r, _parsed(b), bool(h)) for a, r, b, h in document["guards"]]
         self.blocks = _parsed(document["random"])
         self.arguments, wanted = _restored(document["arguments"])
+        self.form = call_text(self.arguments)
         self.results, given = _restored(document["results"])
         self.arrays: dict[str, NDArray] = {}
         self.recipes = [self._recipe(number, node, arrays, make) for number, node in enumerate(self.nodes)]
@@ -241,10 +242,9 @@ class ImportedModel:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         arrays: list[NDArray] = []
-        if flatten((args, kwargs), arrays) != self.arguments:
-            raise TypeError(
-                f"{self.name} was exported for arguments of the form {self.arguments}, got other ones ({user_line()})"
-            )
+        given = flatten((args, kwargs), arrays)
+        if given != self.arguments:
+            raise TypeError(f"{self.name} was exported for arguments {self.form}, got {call_text(given)} ({user_line()})")
         symbols = self._symbols(arrays)
         values: list[Any] = []
         count = iter(arrays)
@@ -365,7 +365,7 @@ def _decoded(value: Any) -> Any:
 def _restored(content: Any) -> tuple[Any, int]:
     """A structure as `flatten` gives it, and its number of arrays."""
     if content == "*":
-        return plain(1)[1][0][1][0], 1
+        return LEAF, 1
     (kind, parts), *_ = content.items()
     if kind == "value":
         return flatten(_decoded(parts), []), 0

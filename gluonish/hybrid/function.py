@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gluonish.hybrid.passes import run_passes
-from gluonish.hybrid.tree import flatten, plain
+from gluonish.hybrid.tree import call_text, flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
@@ -121,7 +121,7 @@ class CompiledFunction:
 def _mode_change(before: Any, now: Any) -> str:
     """What is new about a call, in words."""
     if before[0] != now[0]:
-        return f"arguments of another form: {now[0]}, not {before[0]}"
+        return f"arguments {call_text(now[0])}, not {call_text(before[0])}"
     if before[1] != now[1]:
         return "train mode" if now[1] else "predict mode"
     return "under autograd.record()" if now[2] else "outside autograd.record()"

@@ -17,10 +17,10 @@ def flatten(value: Any, arrays: list[NDArray]) -> Any:
     """Appends the arrays in `value` to `arrays`; gives its structure, hashable, with plain values inside it."""
     if isinstance(value, NDArray):
         arrays.append(value)
-        return _LEAF
+        return LEAF
     if isinstance(value, np.ndarray):  # taken as an array, as ops take it
         arrays.append(NDArray(value))
-        return _LEAF
+        return LEAF
     if isinstance(value, (list, tuple)):
         return (_kind(value), tuple(flatten(v, arrays) for v in value))
     if isinstance(value, dict):
@@ -38,7 +38,7 @@ def flatten(value: Any, arrays: list[NDArray]) -> Any:
 
 def unflatten(structure: Any, arrays: Any) -> Any:
     """The inverse of `flatten`; `arrays` is an iterator."""
-    if structure is _LEAF:
+    if structure is LEAF:
         return next(arrays)
     kind = structure[0]
     if kind == "value":
@@ -47,6 +47,25 @@ def unflatten(structure: Any, arrays: Any) -> Any:
         return {k: unflatten(v, arrays) for k, v in structure[1]}
     parts = [unflatten(v, arrays) for v in structure[1]]
     return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
+
+
+def text(structure: Any) -> str:
+    """A structure as a person writes it, an array as `*`: `(*, [*, None], 2.5)`."""
+    if structure is LEAF:
+        return "*"
+    kind, content = structure[0], structure[1]
+    if kind == "value":
+        return repr(structure[2])
+    if kind is dict:
+        return "{" + ", ".join(f"{k!r}: {text(v)}" for k, v in content) + "}"
+    inner = ", ".join(map(text, content))
+    return f"[{inner}]" if kind is list else f"({inner}{',' if len(content) == 1 else ''})"
+
+
+def call_text(structure: Any) -> str:
+    """The arguments of a call, `(*, scale=2.5)`, from the structure of (args, kwargs)."""
+    (_, positional), (_, named) = structure[1]
+    return f"({', '.join([*map(text, positional), *(f'{k}={text(v)}' for k, v in named)])})"
 
 
 def _kind(value: Any) -> type:
@@ -58,10 +77,10 @@ class _Leaf:
         return "*"
 
 
-_LEAF = _Leaf()
+LEAF = _Leaf()
 
 
 @functools.cache
 def plain(count: int) -> Any:
     """The structure of a call with that many arrays and nothing else: always the same object, so it compares fast."""
-    return (tuple, ((tuple, (_LEAF,) * count), (dict, ())))
+    return (tuple, ((tuple, (LEAF,) * count), (dict, ())))
