@@ -99,6 +99,9 @@ class Fuser:
     def _add(self, node: Node, group: Group) -> None:
         group.add(node)
         self.group_of[id(node)] = group
+        self._note_parents(node, group)
+
+    def _note_parents(self, node: Node, group: Group) -> None:
         for parent in node.parents:
             other = self.group_of.get(id(root_of(parent)))
             if other is not None and other is not group:
@@ -114,12 +117,17 @@ class Fuser:
         if group is None:
             group = Group("columns", source.shape, [])
             self.groups[id(group)] = group
+        left = {id(g): g for g in [self.group_of[id(n)] for n in private]}
         for n in private:
             before = self.group_of.pop(id(n))
             before.nodes.remove(n)
             before.members.discard(id(n))
+        for before in left.values():
             if not before.nodes:
                 del self.groups[id(before)]
+            before.parents = set()
+            for n in before.nodes:
+                self._note_parents(n, before)
         for n in (*private, node):
             self._add(n, group)
 

@@ -108,7 +108,7 @@ def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list
             start, _, step, _ = _extent(part, shape[axis])
             out.append(strides[axis] * step)
         else:
-            start = part + shape[axis] if part < 0 else part
+            start = part if 0 <= part else part + shape[axis]
         offset = offset + start * strides[axis]
         axis += 1
     return [*out, *strides[axis:]], offset

@@ -17,6 +17,7 @@ Deliberately not here: which rows are worth sharing, and how a kernel is cut int
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import functools
 import math
@@ -274,7 +275,7 @@ class _Pool:
         if index == len(self._locks):
             self._locks.append(_new_lock())
         self._words[_WORKERS + _LINE * index + 1] = self._locks[index]
-        work = functools.partial(self._work, self.address, index, 0)
+        work = functools.partial(_work_elsewhere, _other_processors(self._words[_HELPERS]), self._work, self.address, index)
         thread = threading.Thread(target=work, name=f"gluonish-{index + 1}", daemon=True)
         thread.start()
         self._workers.append(thread)
@@ -325,6 +326,25 @@ def _after_fork_in_child() -> None:
 atexit.register(_close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_guard.release, after_in_child=_after_fork_in_child)
+
+
+def _other_processors(helpers: int) -> set[int]:
+    """The processors that this thread may use but is not on; none if there are fewer of them than helpers.
+
+    A system likes to start a woken thread on the processor of the one that woke it, where it waits, often for
+    milliseconds, since the caller is busy with the same tiles: so workers are kept off it.
+    """
+    current = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
+    others = os.sched_getaffinity(0) - {current()} if current is not None else set()
+    return others if len(others) >= helpers else set()
+
+
+def _work_elsewhere(processors: set[int], work: Any, control: int, index: int) -> None:
+    """The body of a worker thread, on the given processors (anywhere, if there are none or they are gone by now)."""
+    if processors:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, processors)
+    work(control, index, 0)
 
 
 def _address_of(function: Any) -> int:

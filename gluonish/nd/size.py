@@ -59,7 +59,7 @@ class SizeScope:
         if key not in self.guards:
             self.guards[key] = Guard(left, relation, right, holds, user_line())
         if relation == "==" and holds:
-            self._tie(left, right)
+            self._tie(tied(left), tied(right))
 
     def _tie(self, left: SizeLike, right: SizeLike) -> None:
         """From now on a symbol that equals something else counts as that."""

@@ -145,7 +145,7 @@ def index_rule(x: Spec, key: tuple[Any, ...]) -> Spec:
         size = x.shape[axis]
         if isinstance(part, slice):
             out.append(_extent(part, size)[3])
-        elif not -size <= part < size:
+        elif not (0 <= part < size or -size <= part < 0):  # a symbolic part: from which end it counts is a guard
             raise IndexError(
                 f"index: {part} is out of range for axis {axis} of shape {shape_text(x.shape)} ({user_line()})"
             )
