@@ -21,7 +21,7 @@ from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import Op, Spec
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.ops.random import advance_op
-from gluonish.nd.size import SizeLike, SizeScope
+from gluonish.nd.size import SizeLike, SizeScope, hint
 
 
 _VIEWS = ("reshape", "permute_dims", "index", "broadcast_to")
@@ -97,7 +97,9 @@ class Trace:
         """A node for one op call."""
         stand_ins = tuple(self.capture(x) if isinstance(x, NDArray) else x for x in inputs)
         nodes = _in_range(op, [x._data if isinstance(x, NDArray) else x for x in stand_ins])
-        spec = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
+        shape, dtype = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
+        # what a computed size of 0 or 1 broadcasts to depends on it: it becomes a number, and a guard
+        spec = Spec(tuple(int(s) if hint(s) <= 1 else s for s in shape), dtype)
         out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
         if dispatch.state.recording:
             self.recorded = True

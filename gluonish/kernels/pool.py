@@ -17,7 +17,6 @@ Deliberately not here: which rows are worth sharing, and how a kernel is cut int
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import functools
 import math
@@ -42,7 +41,9 @@ _ACTIVE = 2 * _LINE  # workers inside the job
 _SLEEPERS = 3 * _LINE
 _OWNER = 4 * _LINE  # 1 while a program has the workers
 _STOP, _HELPERS, _RUNNING, _SPINS, _JOB, _START, _WAKE, _SLEEP, _YIELD = (5 * _LINE + i for i in range(9))
-_WORKERS = 6 * _LINE  # then for each worker a line: [asleep, address of its lock]
+_MASKS, _AFFINITY, _GETCPU, _CPU = (5 * _LINE + 9 + i for i in range(4))
+_WORKERS = 6 * _LINE  # then for each worker a line: [asleep, address of its lock, processor it is kept off, thread]
+_MASK_BYTES = 128  # a set of 1,024 processors, as the system wants it
 _WORDS = _WORKERS + _LINE * MAX_THREADS
 
 
@@ -84,10 +85,17 @@ def execute(control, table, steps):
             atomic_store(control_NEXT, 0)
             atomic_store(control_OPEN, job)
             if atomic_load(control_SLEEPERS) > 0:
+                masks = read_i64(control_MASKS, 0)
+                if masks != 0:
+                    call_function(read_i64(control_GETCPU, 0), control_CPU, 0)
+                here = cast_i64(read_u32(control_CPU, 0))
                 for worker in range(atomic_load(control_RUNNING)):
                     line = control_WORKERS + worker * 128
                     if atomic_load(line) == 1 and atomic_exchange(line, 0) == 1:
                         atomic_add(control_SLEEPERS, -1)
+                        if masks != 0 and here < 1024 and read_i64(line, 2) != here and read_i64(line, 3) > 0:
+                            write_i64(line, 2, here)
+                            call_tiles(read_i64(control_AFFINITY, 0), read_i64(line, 3), 128, masks + here * 128)
                         call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
             first = atomic_add(control_NEXT, chunk)
             while first < tiles:
@@ -264,6 +272,7 @@ class _Pool:
         with _guard:
             words = self._words
             words[_SPINS] = words[_SPINS] or _spins()
+            self._keep_apart()
             try:
                 while len(self._workers) < words[_HELPERS]:
                     self._start_worker(len(self._workers))
@@ -275,10 +284,35 @@ class _Pool:
         if index == len(self._locks):
             self._locks.append(_new_lock())
         self._words[_WORKERS + _LINE * index + 1] = self._locks[index]
-        work = functools.partial(_work_elsewhere, _other_processors(self._words[_HELPERS]), self._work, self.address, index)
-        thread = threading.Thread(target=work, name=f"gluonish-{index + 1}", daemon=True)
+        thread = threading.Thread(target=self._help, args=(index,), name=f"gluonish-{index + 1}", daemon=True)
         thread.start()
         self._workers.append(thread)
+
+    def _help(self, index: int) -> None:
+        """The body of a worker thread."""
+        self._words[_WORKERS + _LINE * index + 2] = -1
+        self._words[_WORKERS + _LINE * index + 3] = threading.get_native_id()
+        self._work(self.address, index, 0)
+
+    def _keep_apart(self) -> None:
+        """Prepares what keeps a woken worker off the processor of the one that wakes it.
+
+        A system likes to start a woken thread just there, where it waits, often for milliseconds, since the caller is busy
+        with the same tiles. Where there are more threads than processors nothing is kept apart.
+        """
+        system = ctypes.CDLL(None)
+        if not hasattr(os, "sched_getaffinity") or not hasattr(system, "getcpu"):
+            return
+        allowed = os.sched_getaffinity(0)
+        if self._words[_HELPERS] >= len(allowed) or max(allowed) >= 8 * _MASK_BYTES:
+            self._words[_MASKS] = 0
+            return
+        whole = sum(1 << cpu for cpu in allowed)
+        rows = [(whole & ~(1 << cpu)).to_bytes(_MASK_BYTES, "little") for cpu in range(8 * _MASK_BYTES)]
+        self._masks = ctypes.create_string_buffer(b"".join(rows))
+        self._words[_AFFINITY] = _address_of(system.sched_setaffinity)
+        self._words[_GETCPU] = _address_of(system.getcpu)
+        self._words[_MASKS] = ctypes.addressof(self._masks)
 
     def stop(self) -> None:
         """Ends the workers; a later shared row starts new ones."""
@@ -326,25 +360,6 @@ def _after_fork_in_child() -> None:
 atexit.register(_close)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_guard.release, after_in_child=_after_fork_in_child)
-
-
-def _other_processors(helpers: int) -> set[int]:
-    """The processors that this thread may use but is not on; none if there are fewer of them than helpers.
-
-    A system likes to start a woken thread on the processor of the one that woke it, where it waits, often for
-    milliseconds, since the caller is busy with the same tiles: so workers are kept off it.
-    """
-    current = getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
-    others = os.sched_getaffinity(0) - {current()} if current is not None else set()
-    return others if len(others) >= helpers else set()
-
-
-def _work_elsewhere(processors: set[int], work: Any, control: int, index: int) -> None:
-    """The body of a worker thread, on the given processors (anywhere, if there are none or they are gone by now)."""
-    if processors:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, processors)
-    work(control, index, 0)
 
 
 def _address_of(function: Any) -> int:

@@ -42,7 +42,7 @@ class SizeScope:
     """The symbols of one trace and the guards collected on them."""
 
     hints: dict[str, int] = field(default_factory=dict)
-    equal: dict[str, SizeLike] = field(default_factory=dict)  # symbols that a guard ties to another size
+    equal: dict[str, SizeLike] = field(default_factory=dict)  # atoms that a guard ties to another size
     guards: dict[tuple[str, str, str], Guard] = field(default_factory=dict)
 
     def symbol(self, hint: int) -> SizeLike:
@@ -59,18 +59,17 @@ class SizeScope:
         if key not in self.guards:
             self.guards[key] = Guard(left, relation, right, holds, user_line())
         if relation == "==" and holds:
-            self._tie(tied(left), tied(right))
+            self._tie(tied(left - right))
 
-    def _tie(self, left: SizeLike, right: SizeLike) -> None:
-        """From now on a symbol that equals something else counts as that."""
-        for one, other in ((right, left), (left, right)):
-            if isinstance(one, Size) and len(one.terms) == 1:
-                (monomial, factor), *_ = one.terms.items()
-                name = monomial[0]
-                mentioned = isinstance(other, Size) and any(name in a for m in other.terms for a in m)
-                if factor == 1 and len(monomial) == 1 and name in self.hints and not mentioned:
-                    self.equal[name] = other
-                    return
+    def _tie(self, nothing: SizeLike) -> None:
+        """From now on an atom of a sum that is zero counts as what it must be: rather a late symbol than a quotient."""
+        terms = nothing.terms if isinstance(nothing, Size) else {}
+        atoms = [(m[0] in self.hints, m[0], factor) for m, factor in terms.items() if len(m) == 1 and abs(factor) == 1]
+        for _, name, factor in sorted(atoms, reverse=True):
+            rest = nothing - factor * Size(self, {(name,): 1})
+            if not isinstance(rest, Size) or not any(name in atom for m in rest.terms for atom in m):
+                self.equal[name] = rest * -factor
+                return
 
 
 class Size:
