@@ -13,6 +13,7 @@ from gluonish.hybrid.graph import Node, concrete
 from gluonish.hybrid.plan import Place, aligned, plan_arena
 from gluonish.hybrid.step import Step, worth_sharing
 from gluonish.kernels import pool
+from gluonish.kernels.kernel import Plan
 from gluonish.kernels.pointers import INDIRECT, RESOLVE, address_of, handle
 from gluonish.nd.ops.gather import out_of_range
 from gluonish.nd.size import Size
@@ -37,6 +38,8 @@ class Kept:
 
     def __init__(self, owner: Bound) -> None:
         self.owner = owner
+        self.memory: np.ndarray
+        self.base: int
         self.memory, self.base = owner.spare.pop() if owner.spare else block(owner.kept_size)
 
     def __del__(self) -> None:
@@ -66,7 +69,9 @@ class Recycler:
 class Bound:
     """See the module docstring. Used by one call at a time; the program keeps several where threads overlap."""
 
-    def __init__(self, program: Program, sizes: tuple[int, ...], prepared: bool = False, held: Kept | None = None) -> None:
+    def __init__(
+        self, program: Program, sizes: tuple[int, ...], prepared: bool = False, held: Kept | None = None
+    ) -> None:
         self.program = program
         self.held_layout = held.owner.kept_layout if held is not None else []
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
@@ -82,7 +87,7 @@ class Bound:
         self._plan()
         self._fill()
 
-    # --- sizes -------------------------------------------------------------------------------------------------------------
+    # --- sizes --------------------------------------------------------------------------------------------------------
     def number(self, size: Any) -> Any:
         """A size as a number."""
         return self.table_of_sizes[str(size)] if isinstance(size, Size) else size
@@ -105,7 +110,7 @@ class Bound:
             count *= size
         return int(count)
 
-    # --- layout -------------------------------------------------------------------------------------------------------------
+    # --- layout -------------------------------------------------------------------------------------------------------
     def _lay_out_results(self, returned: Sequence[Node], kept: Sequence[Node]) -> None:
         self.returned = [(self.shape(n), n.dtype) for n in returned]
         large = any(self.bytes_of(n) >= RECYCLED for n in returned)
@@ -120,7 +125,7 @@ class Bound:
         self.kept_size = offset
 
     def _plan(self) -> None:
-        self.plans = []
+        self.plans: list[Plan | None] = []
         for step in self.steps:
             if step.kernel is None:
                 self.plans.append(None)
@@ -176,12 +181,12 @@ class Bound:
         self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
         # the resolving row goes before the first part; row numbers of the parts move on by one
         table, row = address_of(self.table), ROW * 8
-        self.calls = [
+        calls: list[Any] = [
             part if callable(part) else (table + (0 if i == 0 else (part[0] + 1) * row), part[1] - part[0] + (i == 0))
             for i, part in enumerate(self.parts)
         ]
-        self.calls = [c for c in self.calls if callable(c) or c[1] > 0]
-        self.slots = memoryview(self.objects)
+        self.calls = [c for c in calls if callable(c) or c[1] > 0]
+        self.slots = memoryview(self.objects)  # type: ignore[arg-type]  # an array has a buffer; its stubs forget it
         of = {name: [(slot, at) for slot, (area, at) in enumerate(areas) if area == name] for name in AREAS}
         self.input_slots, self.output_slots, self.captured_slots = of["input"], of["output"], of["captured"]
         self.kept_slots, self.held_slots = [s for s, _ in of["kept"]], [s for s, _ in of["held"]]
@@ -204,13 +209,15 @@ class Bound:
         self.outer.setdefault((place.area, place.at), []).append(spot)
         return 0
 
-    # --- running -------------------------------------------------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------------------------------------
     def run(self, data: Sequence[Any], key: Any, held: Kept | None = None) -> tuple[list[np.ndarray], Kept | None]:
         """Runs all steps; see `Program.run`."""
         slots = self.slots
         for slot, at in self.input_slots:
             slots[slot] = handle(data[at])
-        outputs = [empty(shape, dtype) for shape, dtype in self.returned] if self.recycler is None else self.recycler.take()
+        outputs = (
+            [empty(shape, dtype) for shape, dtype in self.returned] if self.recycler is None else self.recycler.take()
+        )
         for slot, at in self.output_slots:
             slots[slot] = handle(outputs[at])
         kept = None
@@ -247,7 +254,8 @@ class Bound:
         return outputs, kept
 
     def _point_to_captured(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Looks where the captured arrays lie now; gives those that are not contiguous, with their copies for this run."""
+        """Looks where the captured arrays lie now; gives those that are not contiguous, with their copies for this run.
+        """
         copies = []
         self.stamp = self.program.stamp
         for slot, at in self.captured_slots:
@@ -295,9 +303,9 @@ class Bound:
             return self.program.captured[place.at].array._data.reshape(shape)
         if place.area == "key":
             return key
-        memory, base = {
+        areas: dict[str, tuple[np.ndarray, int]] = {
             "arena": (self.arena, self.arena_base),
             "prepared": (self.program.prepared.memory, self.program.prepared.base),
-            "kept": (kept.memory, kept.base) if kept is not None else (None, 0),
-        }[place.area]
+        }
+        memory, base = (kept.memory, kept.base) if place.area == "kept" else areas[place.area]
         return np.ndarray(shape, node.dtype, memory, base - address_of(memory) + place.at)

@@ -1,8 +1,8 @@
 """Models as files: `NAME.json` holds the graph, `NAME.safetensors` the arrays it captured.
 
 The graph is the traced one, before any pass: ops by name, attributes, symbolic sizes as text. So a file does not depend
-on the machine, its kernels or the version of the passes. Reading one gives a function that applies the same ops; it runs
-eagerly, differentiates, and compiles like any other function. Nothing in a file is executed: sizes are parsed as
+on the machine, its kernels or the version of the passes. Reading one gives a function that applies the same ops; it
+runs eagerly, differentiates, and compiles like any other function. Nothing in a file is executed: sizes are parsed as
 arithmetic over whole numbers, everything else is data that is checked.
 """
 
@@ -36,7 +36,8 @@ FORMAT = "gluonish-model"
 VERSION = 1
 # what reading a file that is not as it was written may raise
 _DAMAGE = (
-    KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, SyntaxError, RecursionError, MemoryError,
+    KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, SyntaxError, RecursionError,
+    MemoryError,
 )  # fmt: skip
 
 
@@ -66,7 +67,9 @@ def _example(compiled: CompiledFunction, args: Any, kwargs: Any) -> tuple[Any, l
         arrays: list[NDArray] = []
         return flatten((args, kwargs), arrays), arrays
     if not compiled.variants:
-        raise ValueError(f"export: call the model once after hybridize(), or pass example inputs: export(path, x) ({user_line()})")
+        raise ValueError(
+            f"export: call the model once after hybridize(), or pass example inputs: export(path, x) ({user_line()})"
+        )
     last = compiled.variants[0]
     return last.mode[0], [NDArray(np.zeros([hint(s) for s in a.shape], a.dtype)) for a in last.arguments]
 
@@ -85,10 +88,10 @@ def _captured(graph: Graph) -> list[Node]:
     return [n for n in leaves if n.kind == "captured"]
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 def _document(variant: Any, graph: Graph, structure: Any, names: dict[int, str]) -> dict[str, Any]:
     place: dict[int, int] = {}
-    nodes = []
+    nodes: list[dict[str, Any]] = []
     for node in dict.fromkeys([*graph.inputs, *_captured(graph), *ordered(graph.results())]):
         place[id(node)] = len(nodes)
         nodes.append(_entry(node, place, names))
@@ -147,7 +150,7 @@ def _structure(structure: Any) -> Any:
     return {kind.__name__: [_structure(v) for v in structure[1]]}
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 def import_model(path: Any, make: Callable[[str, NDArray], NDArray] | None = None) -> ImportedModel:
     """The function in `path.json` with the arrays in `path.safetensors`.
 
@@ -241,10 +244,13 @@ class ImportedModel:
         return op, inputs, numbers, {k: _decoded(v) for k, v in node.get("attrs", {}).items()}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Applies the ops of the graph. Raises: TypeError or ValueError for arguments it was not exported for."""
         arrays: list[NDArray] = []
         given = flatten((args, kwargs), arrays)
         if given != self.arguments:
-            raise TypeError(f"{self.name} was exported for arguments {self.form}, got {call_text(given)} ({user_line()})")
+            raise TypeError(
+                f"{self.name} was exported for arguments {self.form}, got {call_text(given)} ({user_line()})"
+            )
         symbols = self._symbols(arrays)
         values: list[Any] = []
         count = iter(arrays)
@@ -271,16 +277,22 @@ class ImportedModel:
         for array, place in zip(arrays, self.inputs):
             shape, dtype = self.recipes[place]
             if len(shape) != array.ndim or dtype != array.dtype:
-                raise ValueError(f"{self.name} was exported for {len(shape)} dimensions of {dtype}, got {array.spec} ({user_line()})")
+                raise ValueError(
+                    f"{self.name} was exported for {len(shape)} dimensions of {dtype}, got {array.spec} ({user_line()})"
+                )
             for wanted, size in zip(shape, array.shape):
                 if isinstance(wanted, Formula) and wanted.symbol is not None:
                     symbols[wanted.symbol] = size
                 elif _sized(wanted, symbols) != size:
-                    raise ValueError(f"{self.name} was exported for size {wanted}, got shape {array.shape} ({user_line()})")
+                    raise ValueError(
+                        f"{self.name} was exported for size {wanted}, got shape {array.shape} ({user_line()})"
+                    )
         for left, holds, relation, right, wanted in self.guards:
             if holds(_sized(left, symbols), _sized(right, symbols)) != wanted:
                 what = "" if wanted else "not "
-                raise ValueError(f"{self.name} was exported for sizes with {what}{left} {relation} {right} ({user_line()})")
+                raise ValueError(
+                    f"{self.name} was exported for sizes with {what}{left} {relation} {right} ({user_line()})"
+                )
         return symbols
 
 

@@ -1,8 +1,8 @@
 """CompiledFunction: a Python function of arrays, traced and compiled once per kind of call.
 
 A variant is one trace. It is valid while its guards hold: structure of the arguments, ranks, dtypes, train or predict
-mode, recording or not, sizes that Python branched on, attributes that the trace read, which arrays want gradients. A call
-that no variant fits makes a new one; the old ones are kept (the least recently used go first).
+mode, recording or not, sizes that Python branched on, attributes that the trace read, which arrays want gradients. A
+call that no variant fits makes a new one; the old ones are kept (the least recently used go first).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class CompiledFunction:
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the program that fits the arguments; traces and compiles one if none does."""
         if state.trace is not None:  # inside another trace: becomes part of it
             return self.function(*args, **kwargs)
         if kwargs or any([type(a) is not NDArray for a in args]):

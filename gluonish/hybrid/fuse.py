@@ -1,9 +1,9 @@
 """Fusion: which nodes are computed together, so that values between them never reach memory.
 
-Groups grow along the order of the graph. An elementwise node joins the group of an operand if both have the same domain; a
-reduction joins the group that computes its operand; what uses a row's reduction over the same row joins too (softmax,
-norms). Elementwise nodes behind a product or convolution become its epilogue. A node never joins if a value would have
-to leave the group and come back.
+Groups grow along the order of the graph. An elementwise node joins the group of an operand if both have the same
+domain; a reduction joins the group that computes its operand; what uses a row's reduction over the same row joins too
+(softmax, norms). Elementwise nodes behind a product or convolution become its epilogue. A node never joins if a value
+would have to leave the group and come back.
 
 Deliberately not here: what code a group becomes (`lower.py`).
 """
@@ -27,8 +27,9 @@ Shape = tuple[SizeLike, ...]
 class Group:
     """Nodes computed by one kernel.
 
-    kind: "map", "rows" (with reductions along the trailing `depth` dimensions), "columns" (ends in one other reduction),
-    "contract" (a product or convolution first), "single" (anything else). domain: the shape the loops run over.
+    kind: "map", "rows" (with reductions along the trailing `depth` dimensions), "columns" (ends in one other
+    reduction), "contract" (a product or convolution first), "single" (anything else). domain: the shape the loops run
+    over.
     """
 
     kind: str
@@ -79,7 +80,9 @@ class Fuser:
             group = self.group_of.get(id(root_of(parent)))
             if group is not None:
                 found[id(group)] = group
-        return sorted(found.values(), key=lambda g: ("single", "columns", "contract", "map", "rows").index(g.kind), reverse=True)
+        return sorted(
+            found.values(), key=lambda g: ("single", "columns", "contract", "map", "rows").index(g.kind), reverse=True
+        )
 
     def _new_group(self, node: Node) -> Group:
         assert node.op is not None
@@ -107,9 +110,11 @@ class Fuser:
             if other is not None and other is not group:
                 group.parents.add(id(other))
 
-    # --- reductions down columns ------------------------------------------------------------------------------------------
+    # --- reductions down columns --------------------------------------------------------------------------------------
     def _place_columns(self, node: Node) -> None:
-        """A reduction that does not run along rows: takes with it what only it reads, and joins one over the same domain."""
+        """A reduction that does not run along rows: takes with it what only it reads, and joins one over the same
+        domain.
+        """
         source = node.inputs[0]
         private = self._private(source)
         reads = {id(root_of(p)) for n in (*private, node) for p in n.parents} - {id(n) for n in private}
@@ -204,7 +209,7 @@ class Fuser:
         outside = {id(root_of(p)) for n in (*group.nodes, node) for p in n.parents if id(p) not in group.members}
         return len(outside)
 
-    # --- order ----------------------------------------------------------------------------------------------------------
+    # --- order --------------------------------------------------------------------------------------------------------
     def _legal(self, node: Node, group: Group) -> bool:
         """Whether no other operand of the node depends on the group."""
         for parent in node.parents:
@@ -238,7 +243,9 @@ class Fuser:
                 elif id(group) not in state:
                     state[id(group)] = True
                     stack.append((group, True))
-                    stack.extend((self.groups[key], False) for key in sorted(group.parents, key=self._age, reverse=True))
+                    stack.extend(
+                        (self.groups[key], False) for key in sorted(group.parents, key=self._age, reverse=True)
+                    )
         return out
 
     def _age(self, key: int) -> int:

@@ -1,7 +1,7 @@
 """Forward and backward of one trace, cut apart.
 
-The trace of a recorded call holds both: the outputs, and the gradients computed from them by the ordinary vjp rules. What
-the backward needs of the forward is kept if the forward has to write it to memory anyway (the input or output of a
+The trace of a recorded call holds both: the outputs, and the gradients computed from them by the ordinary vjp rules.
+What the backward needs of the forward is kept if the forward has to write it to memory anyway (the input or output of a
 convolution, a product, a reduction, ...) and recomputed from that if it is only elementwise, which costs less than
 writing and reading it.
 
@@ -43,7 +43,9 @@ def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
     forward = Graph(arguments, results, joint.updates, joint.name)
     keep = _to_keep(forward, gradients, head_ids)
     substitutes = {id(n): Node("input", n.spec, name=f"kept{i}", line=n.line) for i, n in enumerate(keep)}
-    backward = Graph([*heads, *substitutes.values(), *arguments], _replaced(gradients, substitutes), [], f"{joint.name}_backward")
+    backward = Graph(
+        [*heads, *substitutes.values(), *arguments], _replaced(gradients, substitutes), [], f"{joint.name}_backward"
+    )
     # a captured array that the call itself changes is kept as a copy of what it was
     kept = [apply(cast, (n,), {"dtype": n.dtype}, n.line) if n.kind == "captured" else n for n in keep]
     return Cut(Graph(arguments, [*results, *kept], joint.updates, joint.name), kept, backward)

@@ -66,8 +66,8 @@ class Node:
         """The error for Python code that wants the values of a traced array."""
         return TraceError(
             f"{asked} needs the values of an array, but while a hybridized Block is traced there are none "
-            f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by value, "
-            f"or leave this Block unhybridized"
+            f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by value, or "
+            f"leave this Block unhybridized"
         )
 
     def __repr__(self) -> str:
@@ -203,7 +203,7 @@ def concrete(value: Any, sizes: Callable[[Any], Any]) -> Any:
     return value
 
 
-# --- text ------------------------------------------------------------------------------------------------------------------
+# --- text -------------------------------------------------------------------------------------------------------------
 def text(graph: Graph) -> str:
     """The graph as a person reads it: one line a node, with the user's line behind it."""
     names: dict[int, str] = {}

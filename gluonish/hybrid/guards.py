@@ -11,7 +11,8 @@ from gluonish.nd.size import Guard, SizeLike
 
 
 class Argument:
-    """What a trace assumed of one argument: symbolic or fixed sizes, dtype, whether it wants a gradient (None: either)."""
+    """What a trace assumed of one argument: symbolic or fixed sizes, dtype, whether it wants a gradient (None: either).
+    """
 
     def __init__(self, shape: tuple[SizeLike, ...], dtype: np.dtype, wanted: bool | None) -> None:
         self.shape = shape

@@ -138,7 +138,7 @@ def _contract_step(
 
 
 def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step]:
-    node, last = group.nodes[0], group.nodes[-1]
+    node = group.nodes[0]
     code, attrs = node.dtype.name, node.attrs
     groups = attrs["groups"]
     if node.is_op("convolution_weight_gradient"):

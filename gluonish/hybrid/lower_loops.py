@@ -46,7 +46,7 @@ class _Lowering:
         steps = {"map": self._map, "rows": self._rows, "columns": self._columns}[self.group.kind]()
         return [*self.before, *steps]
 
-    # --- lines ----------------------------------------------------------------------------------------------------------
+    # --- lines --------------------------------------------------------------------------------------------------------
     def _line(self, node: Node) -> None:
         assert node.op is not None
         name = f"v{len(self.lines)}"
@@ -54,8 +54,10 @@ class _Lowering:
             self.names[id(node)] = self._operand(node.inputs[0], node)
             return
         if node.is_op("full"):
-            self.names[id(node)] = literal(node.attrs["value"], node.dtype) if not isinstance(node.attrs["value"], Size) else (
-                self._size(node.attrs["value"], node.dtype)
+            self.names[id(node)] = (
+                literal(node.attrs["value"], node.dtype)
+                if not isinstance(node.attrs["value"], Size)
+                else (self._size(node.attrs["value"], node.dtype))
             )
             return
         if node.is_op("arange"):
@@ -68,7 +70,9 @@ class _Lowering:
             self.keys.add(key)
             self.lines.append(Line(name, "uniform", (key, "index"), node.line))
         elif node.is_op("cast"):
-            self.lines.append(Line(name, f"cast_{CODES[node.dtype.name]}", (self._operand(node.inputs[0], node),), node.line))
+            self.lines.append(
+                Line(name, f"cast_{CODES[node.dtype.name]}", (self._operand(node.inputs[0], node),), node.line)
+            )
         else:
             operands = tuple(self._operand(x, node) for x in node.inputs)
             self.lines.append(Line(name, node.op.name, operands, node.line))
@@ -109,9 +113,10 @@ class _Lowering:
         self.sizes.append((x, _CAST_NAMES.get(str(dtype), str(dtype))))
         return f"n{len(self.sizes) - 1}"
 
-    # --- domains --------------------------------------------------------------------------------------------------------
+    # --- domains ------------------------------------------------------------------------------------------------------
     def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
-        """Dimensions and the inputs' movement over them: neighbours in a part that all inputs treat alike become one."""
+        """Dimensions and the inputs' movement over them: neighbours in a part that all inputs treat alike become one.
+        """
         domain = self.group.domain
         patterns = [self._pattern(axis) for axis in range(len(domain))]
         dims: list[SizeLike] = []
@@ -144,7 +149,9 @@ class _Lowering:
         return tuple(f"x{i}" not in self.keys and _moves(x, domain, axis) for i, x in enumerate(self.inputs))
 
     def _widened(self, parts: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
-        """As `_collapsed`, with every part exactly one dimension: inputs that differ inside a part are spread out first."""
+        """As `_collapsed`, with every part exactly one dimension: inputs that differ inside a part are spread out
+        first.
+        """
         while True:
             found = self._collapsed(parts)
             if len(found[0]) == len(parts):
@@ -162,18 +169,24 @@ class _Lowering:
                 self.before.append(copy_step(x, wide, domain, strides, strides_of(domain)))
                 self.inputs[i] = wide
 
-    # --- kinds ----------------------------------------------------------------------------------------------------------
+    # --- kinds --------------------------------------------------------------------------------------------------------
     def _outputs(self) -> list[Node]:
         readers = users(self.graph)
         results = {id(n) for n in self.graph.results()}
         return [n for n in self.group.nodes if id(n) in results or _read_outside(n, self.group, readers, results)]
 
-    def _loop(self, kind: str, dims: list[SizeLike], moves: list[tuple[bool, ...]], outputs: tuple[Output, ...]) -> Loop:
+    def _loop(
+        self, kind: str, dims: list[SizeLike], moves: list[tuple[bool, ...]], outputs: tuple[Output, ...]
+    ) -> Loop:
         names = [line.function if isinstance(line, Line) else f"{line.combine}_fold" for line in self.lines]
         name = "_".join([kind, *dict.fromkeys(n for n in names)])[:60] or kind
-        return Loop(name, len(dims), self._arrays(moves), tuple(self.lines), outputs, tuple(cast for _, cast in self.sizes))
+        return Loop(
+            name, len(dims), self._arrays(moves), tuple(self.lines), outputs, tuple(cast for _, cast in self.sizes)
+        )
 
-    def _step(self, kernel: Kernel, loop: Loop, dims: list[SizeLike], writes: list[Node], plan: Any, in_place: bool) -> Step:
+    def _step(
+        self, kernel: Kernel, loop: Loop, dims: list[SizeLike], writes: list[Node], plan: Any, in_place: bool
+    ) -> Step:
         weight = loop.weight
         return Step(
             list(self.inputs),
@@ -207,7 +220,8 @@ class _Lowering:
             self._spread([*([a] for a in outer), inner])
         writes = self._outputs()
         outputs = tuple(
-            Output(self.names[id(n)], CODES[n.dtype.name], is_row_shape(n.shape, group) and not _is_full(n, group)) for n in writes
+            Output(self.names[id(n)], CODES[n.dtype.name], is_row_shape(n.shape, group) and not _is_full(n, group))
+            for n in writes
         )
         loop = self._loop("rows", *found, outputs)
         return [self._step(loops.rows_kernel(loop), loop, found[0], writes, loops.rows_plan, False)]
@@ -217,7 +231,9 @@ class _Lowering:
         group = self.group
         results = [n for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS]
         axes, rank = results[0].attrs["axes"], len(group.domain)
-        parts = [range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)] if axes else [range(rank), (), ()]
+        parts = (
+            [range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)] if axes else [range(rank), (), ()]
+        )
         wide = any(not (isinstance(group.domain[a], int) and group.domain[a] == 1) for a in parts[2])
         dims, moves = self._widened(parts)
         if not wide:
@@ -233,7 +249,9 @@ class _Lowering:
         again = self._loop("columns", dims, [(True,) * len(folds)] * len(dims), outputs)
         return [first, self._combine(again, dims, partials, results, weight)]
 
-    def _combine(self, loop: Loop, dims: list[SizeLike], partials: list[Node], results: list[Node], weight: int) -> Step:
+    def _combine(
+        self, loop: Loop, dims: list[SizeLike], partials: list[Node], results: list[Node], weight: int
+    ) -> Step:
         def plan(ins: Any, outs: Any, sizes: Any) -> Any:
             first = loops.columns_plan(tuple(sizes), weight)
             rows = first.scalars[2] if len(sizes) == 2 else first.scalars[3]

@@ -24,7 +24,14 @@ def simple(kernel: Kernel, reads: list[Node], node: Node, checks: str = "", extr
     assert kernel.plan is not None
     plan = kernel.plan
     return Step(
-        reads, [node], kernel, lambda ins, outs, sizes: plan(ins, outs), checks=checks, extra=extra, nodes=[node], work=_bytes
+        reads,
+        [node],
+        kernel,
+        lambda ins, outs, sizes: plan(ins, outs),
+        checks=checks,
+        extra=extra,
+        nodes=[node],
+        work=_bytes,
     )
 
 
@@ -54,7 +61,9 @@ def copy_step(
     """A strided copy of `dims` elements."""
     dims, a, b = _merged(dims, source_strides, target_strides)
     rank = len(dims)
-    across = next((i for i in range(rank - 1) if _is_one(a[i])), None) if _is_one(b[-1]) and not _is_one(a[-1]) else None
+    across = (
+        next((i for i in range(rank - 1) if _is_one(a[i])), None) if _is_one(b[-1]) and not _is_one(a[-1]) else None
+    )
     code = code_of(target)
     kernel = moves.copy_kernel(code, rank) if across is None else moves.transpose_kernel(code, rank, across)
 
@@ -69,7 +78,9 @@ def copy_step(
 def _merged(
     dims: tuple[SizeLike, ...], a: list[SizeLike], b: list[SizeLike]
 ) -> tuple[tuple[SizeLike, ...], list[SizeLike], list[SizeLike]]:
-    """Fewest dimensions of a copy: those of size 1 dropped, neighbours joined where both sides step through them as one."""
+    """Fewest dimensions of a copy: those of size 1 dropped, neighbours joined where both sides step through them as
+    one.
+    """
     out: list[tuple[SizeLike, SizeLike, SizeLike]] = []
     for d, s, t in zip(dims, a, b):
         if isinstance(d, int) and d == 1:

@@ -1,7 +1,8 @@
 """Buffer plan: where every value of a program lives.
 
-Arguments, captured arrays and outputs have memory of their own. Everything else shares one arena: a value's place is free
-again after its last reader, and an elementwise step may write over a value of the same size that it is the last to read.
+Arguments, captured arrays and outputs have memory of their own. Everything else shares one arena: a value's place is
+free again after its last reader, and an elementwise step may write over a value of the same size that it is the last to
+read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ ALIGN = 64
 
 
 class Place(NamedTuple):
-    """An area ("input", "captured", "key", "output", "kept", "prepared", "arena", "errors"), and which one or where in it."""
+    """An area ("input", "captured", "key", "output", "kept", "prepared", "arena", "errors"), and which one or where in
+    it.
+    """
 
     area: str
     at: int
@@ -73,12 +76,18 @@ def plan_arena(
     scratch_at: list[int] = []
     owners: dict[int, Node] = {}
     for number, step in enumerate(steps):
-        dying = [r for r in {id(root_of(x)): root_of(x) for x in step.reads}.values() if last[id(r)] == number and id(r) in owners]
+        dying = [
+            r
+            for r in {id(root_of(x)): root_of(x) for x in step.reads}.values()
+            if last[id(r)] == number and id(r) in owners
+        ]
         for node in step.writes:
             root = root_of(node)
             if id(root) in out:
                 continue
-            heir = next((d for d in dying if step.in_place and size_of(d) == size_of(root) and same_kind(d, root)), None)
+            heir = next(
+                (d for d in dying if step.in_place and size_of(d) == size_of(root) and same_kind(d, root)), None
+            )
             if heir is not None:
                 dying.remove(heir)
                 del owners[id(heir)]

@@ -52,7 +52,7 @@ class Program:
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
 
-    # --- building --------------------------------------------------------------------------------------------------------
+    # --- building -----------------------------------------------------------------------------------------------------
     def _outer_places(self) -> dict[int, Place]:
         places: dict[int, Place] = {}
         for i, node in enumerate(self.graph.inputs):
@@ -113,7 +113,7 @@ class Program:
         self.size_names = list(found)
         self.evaluate = evaluator(found.values(), symbols) if found else None
 
-    # --- running ------------------------------------------------------------------------------------------------------------
+    # --- running ------------------------------------------------------------------------------------------------------
     def run(
         self, data: Sequence[Any], sizes: tuple[int, ...], key: Any = None, held: Kept | None = None
     ) -> tuple[list[np.ndarray], Kept | None]:
@@ -171,7 +171,12 @@ class Prepared:
             targets = {id(root_of(w)) for w in step.writes}
             # a value that several steps write part by part is made here as a whole or not at all
             reads = [id(root_of(r)) for t in targets for s in writers[t] for r in s.reads]
-            if step.kernel is None or step.checks or not known.issuperset(reads) or not (reads or targets <= program.fixed):
+            if (
+                step.kernel is None
+                or step.checks
+                or not known.issuperset(reads)
+                or not (reads or targets <= program.fixed)
+            ):
                 continue
             if not _is_static(step):
                 continue
@@ -184,7 +189,9 @@ class Prepared:
                     program.places[id(root)] = Place("prepared", size)
                     size += aligned(max(1, _static_bytes(root)))
                 known.add(id(root))
-            self.sources += [r.array for r in roots if r.kind == "captured" and not any(r.array is s for s in self.sources)]
+            self.sources += [
+                r.array for r in roots if r.kind == "captured" and not any(r.array is s for s in self.sources)
+            ]
         self.memory = np.empty(size + 64, np.uint8)
         self.base = -(-address_of(self.memory) // 64) * 64
         self.program = program

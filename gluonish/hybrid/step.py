@@ -17,9 +17,10 @@ Shapes = list[tuple[int, ...]]
 class Step:
     """One call of a kernel, or, without a kernel, of an op's NumPy forward (slower; `explain` says so).
 
-    plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is read, then
-    written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the memory of a
-    read of the same size that nobody reads later. checks: the kernel ends its writes with the program's error cell.
+    plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is
+    read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
+    memory of a read of the same size that nobody reads later. checks: the kernel ends its writes with the program's
+    error cell.
     """
 
     reads: list[Node]
@@ -68,4 +69,3 @@ def temp(like: Node, sizes: tuple[SizeLike, ...], shape: Callable[[Sequence[int]
     node = Node("temp", Spec((), like.dtype), line=like.line)
     node.attrs = {"sizes": sizes, "shape": shape}
     return node
-

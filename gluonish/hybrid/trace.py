@@ -23,7 +23,6 @@ from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.ops.random import advance_op
 from gluonish.nd.size import SizeLike, SizeScope, hint
 
-
 _VIEWS = ("reshape", "permute_dims", "index", "broadcast_to")
 
 
@@ -61,7 +60,7 @@ class Trace:
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
 
-    # --- what arrays become ----------------------------------------------------------------------------------------
+    # --- what arrays become -------------------------------------------------------------------------------------------
     def argument(self, spec: Spec, name: str, wants_gradient: bool = False) -> NDArray:
         """A stand-in for an argument, its sizes symbolic."""
         shape = tuple(self.sizes.symbol(int(s)) for s in spec.shape)
@@ -92,7 +91,7 @@ class Trace:
             self.originals[id(array)] = array
         return found
 
-    # --- what `bind` and NDArray ask of a trace ------------------------------------------------------------------------
+    # --- what `bind` and NDArray ask of a trace -----------------------------------------------------------------------
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """A node for one op call."""
         stand_ins = tuple(self.capture(x) if isinstance(x, NDArray) else x for x in inputs)
@@ -110,17 +109,20 @@ class Trace:
         """`array[:] = value`: an update of a captured array. Other keys cannot be traced."""
         if isinstance(array._data, Node):
             raise TraceError(
-                f"assigning to a computed array cannot be traced; make a new one with nd.where, nd.concat or arithmetic "
-                f"({user_line()})"
+                f"assigning to a computed array cannot be traced; make a new one with nd.where, nd.concat or "
+                f"arithmetic ({user_line()})"
             )
         if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
-            raise TraceError(f"only whole arrays can be assigned while tracing: write `array[:] = value` ({user_line()})")
+            raise TraceError(
+                f"only whole arrays can be assigned while tracing: write `array[:] = value` ({user_line()})"
+            )
         current = self.capture(array)
         value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
         if dispatch.state.recording and any(x._grad is not None or x._entry is not None for x in (array, value)):
             raise ValueError(
                 f"under autograd.record() neither an array that needs a gradient can be assigned to nor a value that "
-                f"needs one be assigned (shape {shape_text(array.shape)}); assign value.detach() or use nd.where ({user_line()})"
+                f"needs one be assigned (shape {shape_text(array.shape)}); assign value.detach() or use nd.where "
+                f"({user_line()})"
             )
         with quiet_tape():
             value = cast(self.capture(value), dtype=array.dtype)
@@ -143,11 +145,13 @@ class Trace:
         """The key for the next draw: the program's key moved on by what the trace has drawn so far."""
         if self.key is None:
             self.key = NDArray(Node("key", Spec((2,), np.dtype("int64")), name="key"))
-        key = self.key if isinstance(self.blocks, int) and self.blocks == 0 else advance_op(self.key, blocks=self.blocks)
+        key = (
+            self.key if isinstance(self.blocks, int) and self.blocks == 0 else advance_op(self.key, blocks=self.blocks)
+        )
         self.blocks = self.blocks + blocks
         return key
 
-    # --- the end ---------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
     def graph(self, outputs: Sequence[NDArray], name: str, updates: bool = True) -> Graph:
         """The graph of the given outputs."""
         changes = [(self.leaves[i], v._data) for i, v in self.updated.items()] if updates else []
@@ -156,8 +160,8 @@ class Trace:
 
 
 def _in_range(op: Op, nodes: list[Any]) -> list[Any]:
-    """Operands with Python integers in the range of their dtype: where one is not, a comparison (which has an answer all
-    the same) goes on in int64.
+    """Operands with Python integers in the range of their dtype: where one is not, a comparison (which has an answer
+    all the same) goes on in int64.
 
     Raises: OverflowError for other ops, as NumPy does.
     """
@@ -168,7 +172,10 @@ def _in_range(op: Op, nodes: list[Any]) -> list[Any]:
     wrong = next((x for x in nodes if type(x) is int and not limits.min <= x <= limits.max), None)
     if wrong is None:
         return nodes
-    if op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes]).dtype != np.bool_ or not -(2**63) <= wrong < 2**63:
+    if (
+        op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes]).dtype != np.bool_
+        or not -(2**63) <= wrong < 2**63
+    ):
         raise OverflowError(f"{op.name}: Python integer {wrong} out of bounds for {dtype} ({user_line()})")
     wide = {"dtype": np.dtype("int64")}
     return [apply(cast, (x,), wide, user_line()) if isinstance(x, Node) else x for x in nodes]

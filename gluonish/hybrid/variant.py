@@ -130,7 +130,7 @@ class Variant:
             return f"attribute changed: {self.reads.changed()}"
         return "a captured array has another shape or dtype, or wants a gradient now"
 
-    # --- calls ----------------------------------------------------------------------------------------------------------
+    # --- calls --------------------------------------------------------------------------------------------------------
     def call(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
@@ -154,7 +154,6 @@ class Variant:
         if self.backward is not None and self.backward.ready is not None:
             rows += [f"backward: {line}" for line in self.backward.ready.explain()]
         return rows
-
 
     def _places(self) -> list[str]:
         return [
@@ -194,7 +193,13 @@ class Call:
     __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "specs")
 
     def __init__(
-        self, variant: Variant, sizes: tuple[int, ...], data: list[np.ndarray], kept: Any, key: Any, arrays: Sequence[NDArray]
+        self,
+        variant: Variant,
+        sizes: tuple[int, ...],
+        data: list[np.ndarray],
+        kept: Any,
+        key: Any,
+        arrays: Sequence[NDArray],
     ) -> None:
         self.variant = variant
         self.sizes = sizes
@@ -226,7 +231,8 @@ class Call:
         return [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
 
     def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
-        """Gradients that can themselves be differentiated: the call is repeated eagerly, with the same random numbers."""
+        """Gradients that can themselves be differentiated: the call is repeated eagerly, with the same random numbers.
+        """
         variant = self.variant
         before = random.default.position
         changed = [(a, a._data.copy()) for a in variant.program.updated]
@@ -260,7 +266,7 @@ def note_call(call: Call, outputs: list[NDArray], differentiable: list[bool]) ->
             out._entry = (number, call, inputs, {}, None, versions, index)
 
 
-# --- tracing ---------------------------------------------------------------------------------------------------------------
+# --- tracing ----------------------------------------------------------------------------------------------------------
 def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Sequence[NDArray]) -> Variant:
     """Traces the owner's function for such arguments and compiles the forward."""
     recording = mode[2]
@@ -294,7 +300,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
 def _trace_backward(
     trace: Trace, results: list[NDArray], differentiable: list[bool]
 ) -> tuple[list[NDArray], list[tuple[NDArray, NDArray]]]:
-    heads = []
+    heads: list[NDArray] = []
     walk = autograd.Walk()
     trace.overwritten.clear()  # the rules of gradients read values as they were
     with autograd.pause(state.training):
@@ -320,5 +326,3 @@ def _compile(
     variant.program = Program(parts.forward, kept=len(parts.kept), steady=False)
     held = range(len(heads), len(heads) + len(parts.kept))
     variant.backward = Backward(parts.backward, held, [leaves.index(id(leaf)) for leaf, _ in gradients])
-
-

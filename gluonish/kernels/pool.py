@@ -297,8 +297,8 @@ class _Pool:
     def _keep_apart(self) -> None:
         """Prepares what keeps a woken worker off the processor of the one that wakes it.
 
-        A system likes to start a woken thread just there, where it waits, often for milliseconds, since the caller is busy
-        with the same tiles. Where there are more threads than processors nothing is kept apart.
+        A system likes to start a woken thread just there, where it waits, often for milliseconds, since the caller is
+        busy with the same tiles. Where there are more threads than processors nothing is kept apart.
         """
         system = ctypes.CDLL(None)
         if not hasattr(os, "sched_getaffinity") or not hasattr(system, "getcpu"):

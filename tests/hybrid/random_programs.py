@@ -87,7 +87,7 @@ class Program:
         return compiled(*[leaves[i] for i in self.places("argument")])
 
 
-# --- what lines do ---------------------------------------------------------------------------------------------------------
+# --- what lines do ----------------------------------------------------------------------------------------------------
 def _conv(x: nd.NDArray, w: nd.NDArray, **a: Any) -> nd.NDArray:
     return nd.convolution(x, w, **a)
 
@@ -159,7 +159,7 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
 }  # fmt: skip
 
 
-# --- drawing ---------------------------------------------------------------------------------------------------------------
+# --- drawing ----------------------------------------------------------------------------------------------------------
 class Drawer:
     """Draws one program; runs it eagerly while it grows, to know shapes and keep values small."""
 
@@ -182,7 +182,7 @@ class Drawer:
             kind()
         return tuple(self.lines)
 
-    # --- small choices -----------------------------------------------------------------------------------------------
+    # --- small choices ------------------------------------------------------------------------------------------------
     def pick(self, options: Any) -> Any:
         options = list(options)
         return options[int(self.rng.integers(len(options)))]
@@ -198,7 +198,7 @@ class Drawer:
             return self.leaf(("a", "b", "c", "d")[: rank or 1])
         return found[-1 - min(int(self.rng.geometric(0.45)) - 1, len(found) - 1)]
 
-    # --- growing -----------------------------------------------------------------------------------------------------
+    # --- growing ------------------------------------------------------------------------------------------------------
     def leaf(self, shape: tuple[Any, ...], below: Any = None) -> int:
         """A new leaf; adds it to the program even if nothing uses it."""
         self.lines.append(Line(self.pick(["argument", "argument", "captured"]), (), {"shape": shape, "below": below}))
@@ -319,7 +319,7 @@ class Drawer:
         what = self.pick(["take", "take", "pick", "argmax", "one_hot"])
         if what == "take":
             self.add("take", x, self.leaf(self.pick([("b",), ("a", 2), ()]), below=limit), axis=axis)
-        elif what == "pick":
+        elif what == "pick" and shape[-1]:
             lead = tuple(letters.get(s, s) for s in shape[:-1])
             self.add("pick", x, self.leaf(lead, below=letters.get(shape[-1], shape[-1])))
         elif what == "one_hot":
@@ -353,7 +353,7 @@ def draw(rng: np.random.Generator, length: int = 8, name: str = "") -> Program:
     return pruned(Program(lines, tuple(results), name))
 
 
-# --- shrinking ---------------------------------------------------------------------------------------------------------------
+# --- shrinking --------------------------------------------------------------------------------------------------------
 def pruned(program: Program) -> Program:
     """Without the lines that the results do not need; argument order stays."""
     needed = set(program.results)

@@ -51,7 +51,7 @@ def check(function: Callable[..., Any], *args: Any, **kwargs: Any) -> CompiledFu
     return compiled
 
 
-# --- structure ---------------------------------------------------------------------------------------------------------------
+# --- structure --------------------------------------------------------------------------------------------------------
 def test_nested_arguments_and_results(rng: np.random.Generator) -> None:
     def function(batch: Any, scale: Any = None, *, options: Any = None) -> Any:
         x, (y, z) = batch["x"], batch["more"]
@@ -146,7 +146,7 @@ def test_numbers_that_compare_equal_are_told_apart(rng: np.random.Generator) -> 
     assert compiled(x.astype("int32"), 1).dtype == np.float32 and compiled(x, True).tolist() == [1, 1]
 
 
-# --- sizes, layouts, dtypes ------------------------------------------------------------------------------------------------
+# --- sizes, layouts, dtypes -------------------------------------------------------------------------------------------
 SHAPES = [(), (1,), (5,), (0,), (3, 0), (0, 3), (1, 1), (2, 3, 4), (7, 1, 5), (1, 17), (33, 65)]
 
 
@@ -277,7 +277,7 @@ def test_long_chains(rng: np.random.Generator) -> None:
     check(doubling, nd.array(0.3))
 
 
-# --- random numbers -----------------------------------------------------------------------------------------------------------
+# --- random numbers ---------------------------------------------------------------------------------------------------
 def test_random_numbers_have_the_eager_bits() -> None:
     def function(x: nd.NDArray) -> Any:
         a = nd.random.uniform(shape=x.shape)

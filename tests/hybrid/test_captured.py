@@ -24,7 +24,7 @@ def close(a: Any, b: Any, tolerance: float = 1e-5) -> bool:
     return (a.shape, a.dtype) == (b.shape, b.dtype) and np.allclose(a, b, tolerance, tolerance)
 
 
-# --- changed from outside ----------------------------------------------------------------------------------------------------
+# --- changed from outside ---------------------------------------------------------------------------------------------
 def test_every_way_to_change_a_weight_is_seen(rng: np.random.Generator, tmp_path: Path) -> None:
     """The packed weight, and what is folded into it, are made anew."""
     net = nn.HybridSequential(nn.Dense(20, activation="relu"), nn.Dense(5))
@@ -157,7 +157,7 @@ def test_batch_norm_is_folded_once_per_version(rng: np.random.Generator) -> None
             net(x)
 
 
-# --- updates -----------------------------------------------------------------------------------------------------------------
+# --- updates ----------------------------------------------------------------------------------------------------------
 def both(make: Callable[[], tuple[Callable[..., Any], list[nd.NDArray]]], *args: nd.NDArray, calls: int = 3) -> None:
     """The same calls on two copies of a stateful function, one compiled: same results, same states."""
     (eager, states), (function, hybrid_states) = make(), make()

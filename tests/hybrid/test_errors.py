@@ -165,7 +165,7 @@ def test_errors_of_ops_are_those_of_eager_mode() -> None:
         assert str(eager.value) == str(hybrid.value) and "test_errors.py:" in str(hybrid.value)
 
 
-# --- indices ------------------------------------------------------------------------------------------------------------------
+# --- indices ----------------------------------------------------------------------------------------------------------
 TABLE = np.arange(20, dtype=np.float32).reshape(5, 4)
 LOOKUPS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "take": (lambda x, i: nd.take(x, i, 0) * 2, [[0, 4], [2, 1]], [[0, 4], [7, 1]]),

@@ -209,7 +209,7 @@ def test_a_failed_export_leaves_the_old_files(rng: np.random.Generator, tmp_path
     assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
 
 
-# --- files that are damaged or hostile --------------------------------------------------------------------------------------
+# --- files that are damaged or hostile --------------------------------------------------------------------------------
 @pytest.fixture
 def files(rng: np.random.Generator, tmp_path: Path) -> Path:
     w = floats(rng, 4, 3)

@@ -38,7 +38,7 @@ def keeps(graph: Graph, change: Callable[[Graph], Graph], exactly: bool = True) 
     return after
 
 
-# --- simplify ------------------------------------------------------------------------------------------------------------------
+# --- simplify ---------------------------------------------------------------------------------------------------------
 SIMPLER: dict[str, tuple[Callable[[Any], Any], str]] = {
     "times one": (lambda x: 1 * (x * 1) / 1.0, ""),
     "minus zero": (lambda x: x - 0, ""),
@@ -100,7 +100,7 @@ def test_simplify_stops() -> None:
     assert names(keeps(graph_of(function, X), simplify)) == []
 
 
-# --- layout ----------------------------------------------------------------------------------------------------------------
+# --- layout -----------------------------------------------------------------------------------------------------------
 def permutes(graph: Graph) -> int:
     """Permutations of what the arguments make: of captured arrays they are computed once."""
     fixed: set[int] = set()
@@ -145,7 +145,7 @@ def test_permutations_sink_where_nothing_else_would_be_moved() -> None:
         keeps(graph_of(function, IMAGE), sink_permutes, exactly=False)
 
 
-# --- share -----------------------------------------------------------------------------------------------------------------
+# --- share ------------------------------------------------------------------------------------------------------------
 def test_equal_expressions_are_computed_once() -> None:
     def function(x: Any) -> Any:
         return nd.exp(x * 2) + nd.exp(x * 2).sum(0), nd.exp(x * 2)[1:], nd.exp(x * 2.0)[1:]
@@ -163,7 +163,7 @@ def test_what_only_looks_equal_stays_apart() -> None:
     assert sorted(names(keeps(graph, share_common))) == sorted(names(graph))
 
 
-# --- batch norm --------------------------------------------------------------------------------------------------------------
+# --- batch norm -------------------------------------------------------------------------------------------------------
 def live(graph: Graph) -> list[str]:
     """The ops that depend on the arguments."""
     fixed: set[int] = set()
@@ -233,7 +233,7 @@ def test_a_weight_that_the_call_updates_is_not_folded() -> None:
     assert live(after).count("multiply") >= 1
 
 
-# --- reductions over scattered axes -----------------------------------------------------------------------------------------
+# --- reductions over scattered axes -----------------------------------------------------------------------------------
 def test_reduced_axes_become_neighbours() -> None:
     for axis in ((0, 2), (0, 3), (1, 3), (0, 1, 3), (0, 2, 3)):
         for keepdims in (False, True):
@@ -248,7 +248,7 @@ def test_reduced_axes_become_neighbours() -> None:
         assert names(keeps(graph, join_axes)) == ["sum"]
 
 
-# --- all of them ---------------------------------------------------------------------------------------------------------------
+# --- all of them ------------------------------------------------------------------------------------------------------
 def check_every_pass(graph: Graph, arguments: list[nd.NDArray]) -> None:
     values = {**leaves_of(graph, np.random.default_rng(5)), **{id(n): x._data for n, x in zip(graph.inputs, arguments)}}
     wanted = computed(graph, values)

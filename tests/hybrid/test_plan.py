@@ -48,13 +48,12 @@ def _popped(held: dict[int, int], arena: Arena) -> int:
     return next(offset for offset, _ in arena.live if offset not in held)
 
 
-# --- whole programs ----------------------------------------------------------------------------------------------------------
+# --- whole programs ---------------------------------------------------------------------------------------------------
 def spans(program: Program, bound: Bound, node: Any) -> tuple[str, Span] | None:
     """Area and bytes of a value that the plan placed, None for memory that is not the program's own."""
     place = bound.places[id(root_of(node))]
-    if place.area not in ("arena", "kept", "prepared"):
-        return None
-    return place.area, (place.at, place.at + max(1, bound.bytes_of(root_of(node))))
+    count = bound.bytes_of(root_of(node))
+    return (place.area, (place.at, place.at + count)) if place.area in ("arena", "kept", "prepared") and count else None
 
 
 def check_plan(program: Program, bound: Bound) -> int:

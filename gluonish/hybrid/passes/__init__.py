@@ -16,7 +16,16 @@ from gluonish.hybrid.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PASSES: tuple[Pass, ...] = (simplify, sink_permutes, simplify, share_common, fold_batch_norm, join_axes, simplify, share_common)
+PASSES: tuple[Pass, ...] = (
+    simplify,
+    sink_permutes,
+    simplify,
+    share_common,
+    fold_batch_norm,
+    join_axes,
+    simplify,
+    share_common,
+)
 
 
 def run_passes(graph: Graph, watch: Callable[[str, Graph], None] | None = None) -> Graph:

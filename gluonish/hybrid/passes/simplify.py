@@ -1,7 +1,8 @@
 """Algebra that is exact in floating point, and the folding of constants.
 
-Nothing here changes a bit of any result: x * 1, x + 0 (for x that is a sum of nothing else), reshapes of reshapes. Rules
-that would lose NaN (x * 0 -> 0) or round differently are deliberately not here. (x + 0 turns -0 into 0; it stays.)
+Nothing here changes a bit of any result: x * 1, x + 0 (for x that is a sum of nothing else), reshapes of reshapes.
+Rules that would lose NaN (x * 0 -> 0) or round differently are deliberately not here. (x + 0 turns -0 into 0; it
+stays.)
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _constant(value: Any, like: Node) -> Node:
     return apply(OPS["full"], (), {"shape": like.shape, "value": value, "dtype": like.dtype}, like.line)
 
 
-# --- elementwise -------------------------------------------------------------------------------------------------------
+# --- elementwise ------------------------------------------------------------------------------------------------------
 def _elementwise(node: Node) -> Operand:
     assert node.op is not None
     if all(not isinstance(x, Node) or x.is_op("full") for x in node.inputs):
@@ -89,7 +90,9 @@ def _lighter(position: int, inputs: list[Operand], node: Node) -> Operand:
         if partner and isinstance(x.attrs["value"], (bool, int, float)):
             return _weak(x.attrs["value"], x.dtype)
     if x.is_op("full") and node.is_op("where") and position > 0:
-        partner = [o for i, o in enumerate(inputs[1:], 1) if i != position and isinstance(o, Node) and o.dtype == x.dtype]
+        partner = [
+            o for i, o in enumerate(inputs[1:], 1) if i != position and isinstance(o, Node) and o.dtype == x.dtype
+        ]
         covered = any(same_shape(o.shape, node.shape) for o in others)
         if partner and covered and isinstance(x.attrs["value"], (bool, int, float)):
             return _weak(x.attrs["value"], x.dtype)
@@ -123,7 +126,7 @@ def _identity(node: Node) -> Operand:
     return node
 
 
-# --- moves and reductions ------------------------------------------------------------------------------------------------
+# --- moves and reductions ---------------------------------------------------------------------------------------------
 def _cast(node: Node) -> Operand:
     x = node.inputs[0]
     return x if x.dtype == node.dtype else node

@@ -194,7 +194,7 @@ erf = _floating(
     lambda y, x: exp(-x * x) * (2 / constants.sqrt(constants.pi)),
     "The error function: 2 / sqrt(pi) times the integral of exp(-t*t) from 0 to x.",
 )
-relu_gradient = elementwise(
+relu_gradient: Op = elementwise(
     "relu_gradient",
     lambda m, g, y: m.where(y > 0, g, y * 0),
     (lambda h, z, g, y: relu_gradient(h, y), None),
