@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from gluonish.hybrid import lower_contract, lower_loops, lower_moves
 from gluonish.hybrid.fuse import Group, fuse, root_of
-from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.step import Step
 from gluonish.kernels import moves, pooling
@@ -23,8 +23,9 @@ Lowering = Callable[[Node], "list[Step] | None"]
 def lower(graph: Graph) -> list[Step]:
     """The steps of a graph, in an order in which they can run."""
     steps: list[Step] = []
+    readers, results = users(graph), {id(n) for n in graph.results()}
     for group in fuse(graph):
-        steps += lower_group(group, graph)
+        steps += lower_group(group, readers, results)
     return _needed(steps, graph)
 
 
@@ -39,12 +40,12 @@ def _needed(steps: list[Step], graph: Graph) -> list[Step]:
     return kept[::-1]
 
 
-def lower_group(group: Group, graph: Graph) -> list[Step]:
-    """The steps of one group."""
+def lower_group(group: Group, readers: dict[int, list[Node]], results: set[int]) -> list[Step]:
+    """The steps of one group; `readers` and `results` tell which of its values are needed outside."""
     if any(n.dtype.name not in CODES for node in group.nodes for n in (node, *node.parents)):
         return [_numpy(n) for n in group.nodes]
     if group.kind in ("map", "rows", "columns"):
-        return lower_loops.lower(group, graph)
+        return lower_loops.lower(group, readers, results)
     if group.kind == "contract" or group.nodes[0].is_op("convolution_weight_gradient"):
         return lower_contract.lower(group) or [_numpy(n) for n in group.nodes]
     node = group.nodes[0]

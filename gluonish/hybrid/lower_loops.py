@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.hybrid.fuse import Group, alias_of, is_row_shape
-from gluonish.hybrid.graph import Graph, Node, apply, in_shape, users
+from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import loops
@@ -23,15 +23,15 @@ Shape = tuple[SizeLike, ...]
 _CAST_NAMES = {"bool": "boolean"}
 
 
-def lower(group: Group, graph: Graph) -> list[Step]:
-    """The steps of a map, rows or columns group."""
-    return _Lowering(group, graph).run()
+def lower(group: Group, readers: dict[int, list[Node]], results: set[int]) -> list[Step]:
+    """The steps of a map, rows or columns group; `readers` and `results` are those of the graph, by id."""
+    return _Lowering(group, [n for n in group.nodes if _needed(n, group, readers, results)]).run()
 
 
 class _Lowering:
-    def __init__(self, group: Group, graph: Graph) -> None:
+    def __init__(self, group: Group, writes: list[Node]) -> None:
         self.group = group
-        self.graph = graph
+        self.writes = writes  # the values that are needed outside the group
         self.inputs: list[Node] = []
         self.before: list[Step] = []
         self.names: dict[int, str] = {}  # of the group's own values
@@ -170,11 +170,6 @@ class _Lowering:
                 self.inputs[i] = wide
 
     # --- kinds --------------------------------------------------------------------------------------------------------
-    def _outputs(self) -> list[Node]:
-        readers = users(self.graph)
-        results = {id(n) for n in self.graph.results()}
-        return [n for n in self.group.nodes if id(n) in results or _read_outside(n, self.group, readers, results)]
-
     def _loop(
         self, kind: str, dims: list[SizeLike], moves: list[tuple[bool, ...]], outputs: tuple[Output, ...]
     ) -> Loop:
@@ -201,11 +196,10 @@ class _Lowering:
         )
 
     def _map(self) -> list[Step]:
-        writes = self._outputs()
         found = self._collapsed([range(len(self.group.domain))])
-        outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in writes)
+        outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in self.writes)
         loop = self._loop("map", *found, outputs)
-        return [self._step(loops.map_kernel(loop), loop, found[0], writes, loops.map_plan, True)]
+        return [self._step(loops.map_kernel(loop), loop, found[0], self.writes, loops.map_plan, True)]
 
     def _rows(self) -> list[Step]:
         group = self.group
@@ -218,13 +212,12 @@ class _Lowering:
             if len({self._pattern(a) for a in tail}) <= 1:
                 break
             self._spread([*([a] for a in outer), inner])
-        writes = self._outputs()
         outputs = tuple(
             Output(self.names[id(n)], CODES[n.dtype.name], is_row_shape(n.shape, group) and not _is_full(n, group))
-            for n in writes
+            for n in self.writes
         )
         loop = self._loop("rows", *found, outputs)
-        return [self._step(loops.rows_kernel(loop), loop, found[0], writes, loops.rows_plan, False)]
+        return [self._step(loops.rows_kernel(loop), loop, found[0], self.writes, loops.rows_plan, False)]
 
     def _columns(self) -> list[Step]:
         """Two steps: partial results per chunk of the folded rows, then their combination."""
@@ -278,12 +271,12 @@ def _moves(x: Node, domain: Shape, axis: int) -> bool:
     return place >= 0 and not (isinstance(x.shape[place], int) and x.shape[place] == 1 and not same(domain[axis], 1))
 
 
-def _read_outside(node: Node, group: Group, readers: dict[int, list[Node]], results: set[int]) -> bool:
+def _needed(node: Node, group: Group, readers: dict[int, list[Node]], results: set[int]) -> bool:
+    """Whether a value is a result or read outside the group, itself or in another shape."""
+    if id(node) in results:
+        return True
     for user in readers.get(id(node), []):
-        if alias_of(user) is not None:
-            if id(user) in results or _read_outside(user, group, readers, results):
-                return True
-        elif id(user) not in group.members:
+        if _needed(user, group, readers, results) if alias_of(user) is not None else id(user) not in group.members:
             return True
     return False
 

@@ -1,14 +1,15 @@
 """Random programs: what a compiler fuzzer feeds to `hybridize`, as data that can be printed, replayed and shrunk.
 
-A program is a list of lines; line n computes value n from earlier values or is a leaf: an argument, or an array that the
-function captures. `draw` makes one from a random generator and sizes; `Program.function` is what a user would have
-written, `Program.leaves` are random inputs for it. Attributes never hold sizes, so the same program runs on others.
-Deliberately not here: what must be equal (`test_random_programs.py`).
+A program is a list of lines; line n computes value n from earlier values or is a leaf: an argument, or an array that
+the function captures. `draw` makes one from a random generator; `Program.function` is what a user would have written,
+`Program.leaves` are random inputs for it. Attributes hold no sizes, so the same program runs on others.
+
+Deliberately not here: what must be equal (`test_random_programs.py`, `test_passes.py`, `test_plan.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,14 +17,16 @@ import numpy as np
 
 from gluonish import nd
 
-Shape = tuple[int, ...]
-SIZES = {"a": 5, "b": 3, "c": 7, "d": 4}  # dimensions have letters, so that other sizes fit the same program
-LARGE = 50.0
+Shape = tuple[Any, ...]  # sizes, or letters that stand for them
+SIZES = {"a": 5, "b": 3, "c": 7, "d": 4}
+LETTERS = {size: letter for letter, size in SIZES.items()}
+LARGE = 50.0  # what a value may reach
+COUNT = 6000  # elements of one value
 
 
 @dataclass(frozen=True)
 class Line:
-    """`op` is a name in APPLY, or "argument" or "captured"; a leaf knows the letters of its dimensions and its dtype."""
+    """`op` is a name in APPLY, or "argument" or "captured": a leaf has a shape, and a limit if it holds indices."""
 
     op: str
     inputs: tuple[int, ...] = ()
@@ -50,20 +53,16 @@ class Program:
         return "\n".join([*rows, f"return {', '.join(f'v{i}' for i in self.results)}"])
 
     def places(self, kind: str) -> list[int]:
-        """The numbers of the lines that are arguments or captured arrays."""
+        """The numbers of the lines of one op."""
         return [i for i, line in enumerate(self.lines) if line.op == kind]
 
+    def states(self) -> set[int]:
+        """The captured arrays that the program updates."""
+        return {self.lines[i].inputs[1] for i in self.places("state")}
+
     def leaves(self, seed: int, sizes: dict[str, int], dtype: str = "float32") -> dict[int, nd.NDArray]:
-        """Arrays for the leaves: values between -1 and 1, or small indices. The same seed gives the same in any dtype."""
-        out = {}
-        for i, line in enumerate(self.lines):
-            if line.is_leaf:
-                rng = np.random.default_rng([seed, i])
-                shape = tuple(sizes.get(s, s) for s in line.attrs["shape"])
-                limit = line.attrs["below"]
-                values = rng.uniform(-1, 1, shape) if limit is None else rng.integers(0, sizes.get(limit, limit), shape)
-                out[i] = nd.NDArray(np.asarray(values, dtype if limit is None else "int64"))
-        return out
+        """Arrays for the leaves: numbers between -1 and 1, or indices. A seed gives the same values in any dtype."""
+        return {i: _leaf(line, [seed, i], sizes, dtype) for i, line in enumerate(self.lines) if line.is_leaf}
 
     def function(self, leaves: dict[int, nd.NDArray]) -> Callable[..., tuple[nd.NDArray, ...]]:
         """The program as a function of its arguments; the captured arrays are those of `leaves`."""
@@ -80,29 +79,42 @@ class Program:
 
         return program
 
-    def call(self, leaves: dict[int, nd.NDArray], wrapper: Any = None) -> tuple[nd.NDArray, ...]:
-        """The results; `wrapper` compiles the function first."""
-        function = self.function(leaves)
-        compiled = function if wrapper is None else wrapper(function)
-        return compiled(*[leaves[i] for i in self.places("argument")])
+
+def _leaf(line: Line, seed: list[int], sizes: dict[str, int], dtype: str) -> nd.NDArray:
+    rng = np.random.default_rng(seed)
+    shape = tuple(sizes.get(s, s) for s in line.attrs["shape"])
+    below = line.attrs["below"]
+    if below is None:
+        return nd.NDArray(np.asarray(rng.uniform(-1, 1, shape), dtype))
+    return nd.NDArray(np.asarray(rng.integers(0, sizes.get(below, below), shape), "int64"))
 
 
-# --- what lines do ----------------------------------------------------------------------------------------------------
-def _conv(x: nd.NDArray, w: nd.NDArray, **a: Any) -> nd.NDArray:
-    return nd.convolution(x, w, **a)
-
-
-def _axis(x: nd.NDArray, axis: int) -> int:
-    return axis % x.ndim
-
-
+# --- what lines do ---------------------------------------------------------------------------------------------------
 def _merge(x: nd.NDArray, axis: int) -> nd.NDArray:
     s = x.shape
     return x.reshape((*s[:axis], s[axis] * s[axis + 1], *s[axis + 2 :]))
 
 
-def _swapped_sum(x: nd.NDArray) -> nd.NDArray:
+def _along(axis: int, *parts: Any) -> tuple[Any, ...]:
+    return (slice(None),) * axis + parts
+
+
+def _halves(x: nd.NDArray, axis: int) -> nd.NDArray:
+    return nd.concat([x[_along(axis, slice(1, None))], x[_along(axis, slice(0, 1))]], axis)
+
+
+def _centred(x: nd.NDArray) -> nd.NDArray:
+    """Where x is square, the means of the rows are taken from the columns: so broadcasting has it."""
+    return x - x.mean(-1) if x.ndim == 2 and x.shape[0] == x.shape[1] else x - x.mean()
+
+
+def _symmetric(x: nd.NDArray) -> nd.NDArray:
     return x + x.swapaxes(-1, -2) if x.shape[-1] == x.shape[-2] else x
+
+
+def _positions(x: nd.NDArray, axis: int) -> nd.NDArray:
+    steps = nd.arange(x.shape[axis]).astype(x.dtype)
+    return x * steps.reshape(tuple(-1 if i == axis else 1 for i in range(x.ndim)))
 
 
 def _state(x: nd.NDArray, state: nd.NDArray) -> nd.NDArray:
@@ -110,263 +122,262 @@ def _state(x: nd.NDArray, state: nd.NDArray) -> nd.NDArray:
     return x * state.mean()
 
 
+UNARY = (
+    "tanh sigmoid relu abs square negative erf gelu silu softplus sin cos leaky_relu exp sqrt log rsqrt clip mask "
+    "as_number floored counted centred symmetric"
+).split()
+BINARY = "add subtract multiply maximum minimum divide choose".split()
+NAMED = (
+    "tanh sigmoid relu abs square negative erf gelu silu softplus sin cos leaky_relu add subtract multiply maximum "
+    "minimum matmul softmax log_softmax expand_dims flip sum mean max min var argmax take pick one_hot max_pool "
+    "average_pool convolution dropout tile pad"
+).split()
 APPLY: dict[str, Callable[..., nd.NDArray]] = {
-    **{name: getattr(nd, name) for name in (
-        "tanh", "sigmoid", "relu", "abs", "square", "negative", "erf", "gelu", "silu", "softplus", "sin", "cos", "add",
-        "subtract", "multiply", "maximum", "minimum", "matmul", "softmax", "log_softmax", "expand_dims", "flip", "concat",
-        "sum", "mean", "max", "min", "var", "argmax", "take", "pick", "max_pool", "average_pool", "leaky_relu",
-    ) if name != "concat"},
+    **{name: getattr(nd, name) for name in NAMED},
+    # elementwise, kept away from poles
     "exp": lambda x: nd.exp(nd.minimum(x, 2.0)),
     "sqrt": lambda x: nd.sqrt(nd.abs(x) + 0.5),
     "log": lambda x: nd.log(nd.abs(x) + 0.5),
     "rsqrt": lambda x: nd.rsqrt(nd.square(x) + 0.5),
     "divide": lambda x, y: x / (nd.abs(y) + 0.5),
+    "power": lambda x, exponent: nd.power(nd.abs(x) + 0.5, exponent),
     "number": lambda x, sign, number: {"+": x + number, "-": number - x, "*": x * number, "/": x / number}[sign],
     "by_size": lambda x, axis: x / x.shape[axis],
-    "power": lambda x, exponent: nd.power(nd.abs(x) + 0.5, exponent),
     "clip": lambda x: nd.clip(x, -0.5, 0.75),
     "choose": lambda x, y: nd.where(x > y, x * 2, y),
     "mask": lambda x: nd.where((x > 0.25) | (x < -0.5), x, 0.0),
     "as_number": lambda x: (x > 0.1).astype(x.dtype) * 0.5,
     "floored": lambda x: nd.floor(x * 3).astype("int32").astype(x.dtype),
+    "counted": lambda x: ((x * 5).astype("int64") % 3 + 1 // 2).astype(x.dtype) * x,
+    # compositions
     "normal": lambda x, axis: (x - x.mean(axis, keepdims=True)) * nd.rsqrt(x.var(axis, keepdims=True) + 0.1),
-    "centred": lambda x: x - x.mean(-1) if x.ndim == 2 and x.shape[0] == x.shape[1] else x - x.mean(),
+    "centred": _centred,
     "row_ratio": lambda x: x.sum(-1) / (nd.abs(x).sum(-1) + 1.0),
+    "symmetric": _symmetric,
+    "positions": _positions,
+    "state": _state,
+    "batch_norm": lambda x, mean, var, gamma: (x - mean) * (nd.rsqrt(nd.abs(var) + 0.1) * gamma) + mean,
+    # moves
     "permute": lambda x, axes: nd.permute_dims(x, axes),
     "merge": _merge,
     "flatten": lambda x: x.reshape((-1,)),
-    "halves": lambda x, axis: nd.concat([x[(slice(None),) * axis + (slice(1, None),)],
-                                         x[(slice(None),) * axis + (slice(0, 1),)]], axis),
-    "slice": lambda x, axis, start, step: x[(slice(None),) * axis + (slice(start, None, step),)],
-    "backwards": lambda x, axis, step: x[(slice(None),) * axis + (slice(None, None, step),)],
-    "at": lambda x, axis, index: x[(slice(None),) * axis + (index,)],
-    "last": lambda x, axis: x[(slice(None),) * axis + (x.shape[axis] - 1,)],
+    "halves": _halves,
+    "slice": lambda x, axis, start, step: x[_along(axis, slice(start, None, step))],
+    "backwards": lambda x, axis, step: x[_along(axis, slice(None, None, step))],
+    "at": lambda x, axis, index: x[_along(axis, index)],
+    "last": lambda x, axis: x[_along(axis, x.shape[axis] - 1)],
+    "half": lambda x, axis: x[_along(axis, slice(x.shape[axis] // 2, None))],
     "joined": lambda x, y, axis: nd.concat([x, y], axis),
     "stacked": lambda x, y, axis: nd.stack([x, y], axis),
     "padded": lambda x, width, value: nd.pad(x, [width] * x.ndim, value),
-    "tiled": lambda x, reps: nd.tile(x, reps),
     "repeated": lambda x, axis: nd.repeat(x, 2, axis),
     "spread": lambda x: nd.broadcast_to(x, (2, *x.shape)),
+    # products
     "gram": lambda x: nd.matmul(x, x.swapaxes(-1, -2)),
     "transposed_product": lambda x, y: nd.matmul(x.swapaxes(-1, -2), y),
-    "symmetric": _swapped_sum,
-    "convolution": _conv,
-    "one_hot": lambda i, depth: nd.one_hot(i, depth),
-    "positions": lambda x, axis: x * nd.arange(x.shape[axis]).astype(x.dtype).reshape(
-        tuple(-1 if i == axis else 1 for i in range(x.ndim))),
-    "dropout": lambda x, rate: nd.dropout(x, rate),
-    "state": _state,
-}  # fmt: skip
+}
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
+# --- drawing ---------------------------------------------------------------------------------------------------------
 class Drawer:
-    """Draws one program; runs it eagerly while it grows, to know shapes and keep values small."""
+    """Draws one program; runs it eagerly while it grows, to know shapes and to keep values small."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.lines: list[Line] = []
         self.values: list[nd.NDArray] = []
-        self.letters: list[tuple[Any, ...] | None] = []  # of leaves
 
     def draw(self, length: int) -> tuple[Line, ...]:
-        image = self.rng.random() < 0.25
-        self.leaf(("a", "b", 6, 5) if image else self.shape())
-        if self.rng.random() < 0.7:
-            self.leaf(self.lines[0].attrs["shape"] if self.rng.random() < 0.6 else self.shape())
-        attempts = 0
-        while sum(not line.is_leaf for line in self.lines) < length and attempts < 20 * length:
-            attempts += 1
-            kind = self.pick([self.unary, self.unary, self.binary, self.binary, self.reduce, self.move, self.contract,
-                              self.lookup, self.special])  # fmt: skip
-            kind()
+        """Leaves and `length` other lines, or fewer where nothing fits any more."""
+        self.leaf(("a", "b", 6, 5) if self.chance(0.25) else self.shape())
+        if self.chance(0.7):
+            self.leaf(self.lines[0].attrs["shape"] if self.chance(0.6) else self.shape())
+        kinds = [self.unary, self.unary, self.binary, self.binary, self.reduce, self.move, self.contract, self.lookup]
+        for _ in range(20 * length):
+            if sum(not line.is_leaf for line in self.lines) >= length:
+                break
+            self.pick([*kinds, self.compose])()
         return tuple(self.lines)
 
-    # --- small choices ------------------------------------------------------------------------------------------------
+    # --- small choices -----------------------------------------------------------------------------------------------
+    def chance(self, probability: float) -> bool:
+        return bool(self.rng.random() < probability)
+
     def pick(self, options: Any) -> Any:
         options = list(options)
         return options[int(self.rng.integers(len(options)))]
 
-    def shape(self) -> tuple[Any, ...]:
-        dims = ["a", "b", "c", "d", 1, 2] + [0] * (self.rng.random() < 0.05)
+    def shape(self) -> Shape:
+        dims = ["a", "b", "c", "d", 1, 2, *([0] if self.chance(0.05) else [])]
         return tuple(self.pick(dims) for _ in range(self.pick([0, 1, 2, 2, 2, 3, 3, 4])))
 
-    def some(self, rank: int | None = None) -> int:
-        """A float value, rather a late one."""
-        found = [i for i, v in enumerate(self.values) if v.dtype.kind == "f" and (rank is None or v.ndim >= rank)]
+    def some(self, rank: int = 0) -> int:
+        """A float value of that rank at least, rather a late one; a new leaf where there is none."""
+        found = [i for i, v in enumerate(self.values) if v.dtype.kind == "f" and v.ndim >= rank]
         if not found:
-            return self.leaf(("a", "b", "c", "d")[: rank or 1])
-        return found[-1 - min(int(self.rng.geometric(0.45)) - 1, len(found) - 1)]
+            return self.leaf(("a", "b", "c", "d")[:rank])
+        return int(found[-1 - min(int(self.rng.geometric(0.45)) - 1, len(found) - 1)])
 
-    # --- growing ------------------------------------------------------------------------------------------------------
-    def leaf(self, shape: tuple[Any, ...], below: Any = None) -> int:
-        """A new leaf; adds it to the program even if nothing uses it."""
-        self.lines.append(Line(self.pick(["argument", "argument", "captured"]), (), {"shape": shape, "below": below}))
-        self.values.append(Program(tuple(self.lines), ()).leaves(1, SIZES)[len(self.lines) - 1])
+    def axis(self, x: int) -> int:
+        return int(self.rng.integers(max(1, self.values[x].ndim)))
+
+    # --- growing -----------------------------------------------------------------------------------------------------
+    def leaf(self, shape: Shape, below: Any = None, op: str = "") -> int:
+        """A new leaf; where a size is one of SIZES, it is meant."""
+        shape = tuple(LETTERS.get(s, s) for s in shape)
+        line = Line(op or self.pick(["argument", "argument", "captured"]), (), {"shape": shape, "below": below})
+        self.lines.append(line)
+        self.values.append(_leaf(line, [1, len(self.lines)], SIZES, "float32"))
         return len(self.lines) - 1
 
     def add(self, op: str, *inputs: int, **attrs: Any) -> bool:
-        """Adds a line if it runs and its values stay finite and small."""
-        copies = [nd.NDArray(self.values[i].asnumpy()) for i in inputs]
+        """Adds a line if it runs, and its values stay few, finite and small."""
         try:
-            out = APPLY[op](*copies, **attrs)
+            out = APPLY[op](*[self.values[i].copy() for i in inputs], **attrs)
         except (ValueError, TypeError, IndexError):
             return False
         data = out.asnumpy()
-        if data.size > 6000 or not np.isfinite(data).all() or (data.dtype.kind == "f" and np.abs(data).max(initial=0) > LARGE):
+        if data.size > COUNT or (data.dtype.kind == "f" and not np.all(np.abs(data) < LARGE)):
             return False
         self.lines.append(Line(op, inputs, attrs))
         self.values.append(out)
         return True
 
     def unary(self) -> None:
-        op = self.pick(["tanh", "sigmoid", "relu", "abs", "square", "negative", "erf", "gelu", "silu", "softplus", "sin", "cos",
-                        "exp", "sqrt", "log", "rsqrt", "clip", "mask", "as_number", "floored", "leaky_relu", "number",
-                        "power", "centred", "symmetric"])  # fmt: skip
-        attrs: dict[str, Any] = {}
-        if op == "number":
-            attrs = {"sign": self.pick("+-*/"), "number": self.pick([2, 0.5, -1.25, 1, 3])}
-        if op == "power":
-            attrs = {"exponent": self.pick([2, 3, 0.5, -1, 1.5])}
-        self.add(op, self.some(), **attrs)
+        if self.chance(0.2):
+            self.add("number", self.some(), sign=self.pick("+-*/"), number=self.pick([2, 0.5, -1.25, 1, 3]))
+        elif self.chance(0.1):
+            self.add("power", self.some(), exponent=self.pick([2, 3, 0.5, -1, 1.5]))
+        else:
+            self.add(self.pick(UNARY), self.some())
 
     def binary(self) -> None:
-        x = self.some()
-        op = self.pick(["add", "subtract", "multiply", "maximum", "minimum", "divide", "choose"])
-        y = self.some()
-        if self.rng.random() < 0.5 or not self.add(op, x, y):
-            self.add(op, *self.pick([(x, self.like(x)), (self.like(x), x)]))
+        op, x, y = self.pick(BINARY), self.some(), self.some()
+        if self.chance(0.5) or not self.add(op, x, y):
+            other = self.like(x)
+            self.add(op, *self.pick([(x, other), (other, x)]))
 
     def like(self, x: int) -> int:
         """A new leaf that broadcasts with value x: some of its dimensions are 1, leading ones may be missing."""
-        shape = self.values[x].shape
-        letters = {v: k for k, v in SIZES.items()}
-        dims = [1 if self.rng.random() < 0.3 else letters.get(s, s) for s in shape]
+        dims = [1 if self.chance(0.3) else s for s in self.values[x].shape]
         return self.leaf(tuple(dims[self.pick([0, 0, 0, len(dims) // 2, len(dims)]) :]))
 
     def reduce(self) -> None:
         x = self.some()
         rank = self.values[x].ndim
-        axes = [a for a in range(rank) if self.rng.random() < 0.5]
-        axis: Any = self.pick([None, tuple(axes), -1, 0]) if rank else None
-        self.add(self.pick(["sum", "mean", "mean", "max", "min", "var"]), x, axis=axis, keepdims=bool(self.rng.random() < 0.4))
+        axes = tuple(a for a in range(rank) if self.chance(0.5))
+        axis: Any = self.pick([None, axes, -1, 0]) if rank else None
+        self.add(self.pick(["sum", "mean", "mean", "max", "min", "var"]), x, axis=axis, keepdims=self.chance(0.4))
 
     def move(self) -> None:
         x = self.some()
-        rank = self.values[x].ndim
-        axis = int(self.rng.integers(max(1, rank)))
+        axis = self.axis(x)
+        if self.chance(0.2):
+            self.add(self.pick(["joined", "stacked"]), x, self.some(), axis=axis)
+            return
+        order = tuple(int(i) for i in self.rng.permutation(self.values[x].ndim))
         options: list[tuple[str, dict[str, Any]]] = [
-            ("permute", {"axes": tuple(int(i) for i in self.rng.permutation(rank))}),
-            ("permute", {"axes": tuple(int(i) for i in self.rng.permutation(rank))}),
-            ("merge", {"axis": axis}),
-            ("flatten", {}),
-            ("expand_dims", {"axis": axis}),
-            ("flip", {"axis": axis}),
-            ("halves", {"axis": axis}),
+            ("permute", {"axes": order}),
+            ("permute", {"axes": order}),
+            *(
+                (op, {"axis": axis})
+                for op in "merge expand_dims flip halves last half repeated by_size positions".split()
+            ),
             ("slice", {"axis": axis, "start": self.pick([None, 1, -2]), "step": self.pick([None, 2])}),
             ("backwards", {"axis": axis, "step": self.pick([-1, -2, 2])}),
             ("at", {"axis": axis, "index": self.pick([0, 1, -1])}),
-            ("last", {"axis": axis}),
             ("padded", {"width": self.pick([(1, 0), (0, 2), (1, 1)]), "value": self.pick([0.0, 0.0, 1.5])}),
-            ("tiled", {"reps": self.pick([2, (2, 1), (1, 2)])}),
-            ("repeated", {"axis": axis}),
+            ("tile", {"reps": self.pick([2, (2, 1), (1, 2)])}),
+            ("flatten", {}),
             ("spread", {}),
-            ("by_size", {"axis": axis}),
-            ("positions", {"axis": axis}),
         ]
         op, attrs = self.pick(options)
-        if self.rng.random() < 0.25:
-            self.add(self.pick(["joined", "stacked"]), x, self.some(), axis=axis)
-        else:
-            self.add(op, x, **attrs)
+        self.add(op, x, **attrs)
 
     def contract(self) -> None:
+        images = [i for i, v in enumerate(self.values) if v.ndim == 4 and v.dtype.kind == "f"]
+        if images and self.chance(0.5):
+            self.window(images[-1])
+            return
         x = self.some(2)
         shape = self.values[x].shape
-        letters = {v: k for k, v in SIZES.items()}
-        what = self.pick(["matmul", "matmul", "batched", "gram", "transposed", "conv", "pool"])
-        if what in ("conv", "pool"):
-            x = next((i for i in reversed(range(len(self.values))) if self.values[i].ndim == 4), x)
-            if self.values[x].ndim != 4:
-                return
-            if what == "pool":
-                window = {"kernel": self.pick([2, 3, (2, 1)]), "stride": self.pick([None, 1, 2]), "pad": self.pick([0, 0, 1])}
-                self.add(self.pick(["max_pool", "average_pool"]), x, **window, ceil_mode=bool(self.rng.random() < 0.3))
-                return
-            channels = self.values[x].shape[1]
-            groups = self.pick([1, 1, channels])
-            kernel = self.pick([(1, 1), (3, 3), (2, 3)])
-            weight = self.leaf((self.pick([channels, 2 * channels]), letters.get(channels // groups, channels // groups), *kernel))
-            attrs = {"stride": self.pick([1, 1, 2]), "pad": self.pick([0, 1]), "dilation": self.pick([1, 1, 2]), "groups": groups}
-            self.add("convolution", x, weight, **attrs)
-        elif what == "gram":
-            self.add("gram", x)
-        elif what == "transposed":
-            self.add("transposed_product", x, self.some(2))
+        what = self.pick(["matmul", "matmul", "batched", "gram", "transposed_product"])
+        if what == "gram":
+            self.add(what, x)
+        elif what == "transposed_product":
+            self.add(what, x, self.some(2))
         else:
-            inner = letters.get(shape[-1], shape[-1])
-            lead = () if what == "matmul" or len(shape) < 3 else tuple(letters.get(s, s) for s in shape[:-2])
-            self.add("matmul", x, self.leaf((*lead, inner, self.pick(["a", "b", "c", "d", 1, 20]))))
+            lead = shape[:-2] if what == "batched" else ()
+            self.add("matmul", x, self.leaf((*lead, shape[-1], self.pick(["a", "b", "c", "d", 1, 20]))))
+
+    def window(self, x: int) -> None:
+        if self.chance(0.4):
+            kernel, stride, pad = self.pick([2, 3, (2, 1)]), self.pick([None, 1, 2]), self.pick([0, 0, 1])
+            op = self.pick(["max_pool", "average_pool"])
+            self.add(op, x, kernel=kernel, stride=stride, pad=pad, ceil_mode=self.chance(0.3))
+            return
+        channels = max(1, self.values[x].shape[1])
+        groups = self.pick([1, 1, channels])
+        outputs = self.pick([channels, 2 * channels, 4])
+        weight = self.leaf((outputs, channels // groups, *self.pick([(1, 1), (3, 3), (2, 3)])))
+        attrs = {"stride": self.pick([1, 1, 2]), "pad": self.pick([0, 1]), "dilation": self.pick([1, 1, 2])}
+        self.add("convolution", x, weight, groups=groups, **attrs)
 
     def lookup(self) -> None:
         x = self.some(1)
-        shape = self.values[x].shape
-        axis = int(self.rng.integers(len(shape)))
-        letters = {v: k for k, v in SIZES.items()}
-        limit = letters.get(shape[axis], shape[axis])
-        if shape[axis] == 0:
-            return
+        shape, axis = self.values[x].shape, self.axis(x)
+        limits = tuple(LETTERS.get(s, s) for s in shape)
         what = self.pick(["take", "take", "pick", "argmax", "one_hot"])
-        if what == "take":
-            self.add("take", x, self.leaf(self.pick([("b",), ("a", 2), ()]), below=limit), axis=axis)
+        if what == "take" and shape[axis]:
+            self.add(what, x, self.leaf(self.pick([("b",), ("a", 2), ()]), below=limits[axis]), axis=axis)
         elif what == "pick" and shape[-1]:
-            lead = tuple(letters.get(s, s) for s in shape[:-1])
-            self.add("pick", x, self.leaf(lead, below=letters.get(shape[-1], shape[-1])))
+            self.add(what, x, self.leaf(shape[:-1], below=limits[-1]))
+        elif what == "argmax":
+            self.add(what, x, axis=axis)
         elif what == "one_hot":
-            self.add("one_hot", self.leaf(("a",), below=3), depth=4)
-        else:
-            self.add("argmax", x, axis=axis)
+            self.add(what, self.leaf(("a",), below=3), depth=4)
 
-    def special(self) -> None:
+    def compose(self) -> None:
         x = self.some(1)
-        axis = int(self.rng.integers(self.values[x].ndim))
-        op = self.pick(["softmax", "log_softmax", "normal", "row_ratio", "dropout", "state"])
+        op = self.pick(["softmax", "log_softmax", "normal", "row_ratio", "dropout", "state", "batch_norm"])
         if op in ("softmax", "log_softmax", "normal"):
-            self.add(op, x, axis=axis)
+            self.add(op, x, axis=self.axis(x))
         elif op == "dropout":
             self.add(op, x, rate=0.3)
         elif op == "state":
-            state = self.leaf(("b",))
-            self.lines[state] = replace(self.lines[state], op="captured")
-            self.add(op, x, state)
+            self.add(op, x, self.leaf(("b",), op="captured"))
+        elif op == "batch_norm":
+            channels = (self.values[x].shape[-1],) if self.values[x].ndim < 4 else (self.values[x].shape[1], 1, 1)
+            self.add(op, x, *[self.leaf(channels, op="captured") for _ in range(3)])
         else:
             self.add(op, x)
 
 
 def draw(rng: np.random.Generator, length: int = 8, name: str = "") -> Program:
-    """A random program with one to three results, all values that no other line reads among the choices."""
+    """A random program; its results are one or two last values, sometimes with one from the middle."""
     lines = Drawer(rng).draw(length)
     used = {j for line in lines for j in line.inputs}
-    ends = [i for i, line in enumerate(lines) if i not in used and not line.is_leaf] or [len(lines) - 1]
-    others = [i for i, line in enumerate(lines) if i in used and not line.is_leaf]
-    results = ends[-2:] + ([others[int(rng.integers(len(others)))]] if others and rng.random() < 0.3 else [])
-    return pruned(Program(lines, tuple(results), name))
+    others = [i for i, line in enumerate(lines) if not line.is_leaf]
+    ends = [i for i in others if i not in used] or [len(lines) - 1]
+    middle = [others[int(rng.integers(len(others)))]] if others and rng.random() < 0.3 else []
+    return pruned(Program(lines, (*ends[-2:], *middle), name))
 
 
-# --- shrinking --------------------------------------------------------------------------------------------------------
+# --- shrinking -------------------------------------------------------------------------------------------------------
 def pruned(program: Program) -> Program:
-    """Without the lines that the results do not need; argument order stays."""
+    """Without the lines that the results do not need."""
     needed = set(program.results)
     for i in reversed(range(len(program.lines))):
         if i in needed:
             needed.update(program.lines[i].inputs)
     number = {old: new for new, old in enumerate(sorted(needed))}
-    lines = tuple(replace(program.lines[i], inputs=tuple(number[j] for j in program.lines[i].inputs)) for i in sorted(needed))
+    kept = [program.lines[i] for i in sorted(needed)]
+    lines = tuple(replace(line, inputs=tuple(number[j] for j in line.inputs)) for line in kept)
     return Program(lines, tuple(number[i] for i in program.results), program.name)
 
 
 def shrunk(program: Program, fails: Callable[[Program], bool]) -> Program:
-    """A smaller program that fails too: fewer results, lines replaced by leaves of the same shape, inputs by each other."""
+    """A smaller program that fails too: fewer results, lines replaced by leaves of their shape or by their input."""
     improved = True
     while improved:
         improved = False
@@ -377,28 +388,33 @@ def shrunk(program: Program, fails: Callable[[Program], bool]) -> Program:
     return program
 
 
-def _smaller(program: Program) -> Any:
-    for result in dict.fromkeys((*program.results, *(i for i, line in enumerate(program.lines) if not line.is_leaf))):
+def _smaller(program: Program) -> Iterator[Program]:
+    computed = [i for i, line in enumerate(program.lines) if not line.is_leaf]
+    for result in dict.fromkeys((*program.results, *computed)):
         if program.results != (result,):
             yield pruned(replace(program, results=(result,)))
-    values = _shapes(program)
-    for i, line in reversed(list(enumerate(program.lines))):
-        shape, kind = values.get(i, ((), "f"))
-        if not line.is_leaf and kind == "f" and i not in program.results:
-            leaf = Line("argument", (), {"shape": shape, "below": None})
+    values = _values(program)
+    for i in reversed(computed):
+        line = program.lines[i]
+        if i in program.results:
+            continue
+        if i in values and values[i].dtype.kind == "f":
+            leaf = Line("argument", (), {"shape": values[i].shape, "below": None})
             yield pruned(replace(program, lines=(*program.lines[:i], leaf, *program.lines[i + 1 :])))
-        if not line.is_leaf and len(line.inputs) == 1 and i not in program.results:
+        if len(line.inputs) == 1:
             yield pruned(_redirected(program, i, line.inputs[0]))
 
 
 def _redirected(program: Program, old: int, new: int) -> Program:
-    lines = tuple(replace(line, inputs=tuple(new if j == old else j for j in line.inputs)) for line in program.lines)
-    return replace(program, lines=lines)
+    lines = [replace(line, inputs=tuple(new if j == old else j for j in line.inputs)) for line in program.lines]
+    return replace(program, lines=tuple(lines))
 
 
-def _shapes(program: Program) -> dict[int, tuple[Shape, str]]:
+def _values(program: Program) -> dict[int, nd.NDArray]:
+    """All values of a program; none if it does not run."""
     everything = replace(program, results=tuple(range(len(program.lines))))
+    leaves = program.leaves(1, SIZES)
     try:
-        return {i: (v.shape, v.dtype.kind) for i, v in enumerate(everything.call(everything.leaves(1, SIZES)))}
+        return dict(enumerate(everything.function(leaves)(*[leaves[i] for i in program.places("argument")])))
     except (ValueError, TypeError, IndexError):
         return {}

@@ -1,4 +1,4 @@
-"""A compiled call is the eager call: nested arguments and results, sizes, dtypes, layouts, and when kernels are made."""
+"""A compiled call is the eager call: nested arguments and results, sizes, dtypes, layouts; kernels are made once."""
 
 from __future__ import annotations
 
@@ -124,6 +124,36 @@ def test_results_outlive_the_function_and_views_of_them_stay(rng: np.random.Gene
         x = x + 1
     for view, row, values in kept:
         assert np.array_equal(view.asnumpy(), values[1:3]) and np.array_equal(row, values[0])
+
+
+def test_large_results_that_somebody_still_sees_are_not_written_over(rng: np.random.Generator) -> None:
+    """Their memory is used again, but only when nobody refers to it."""
+    x = floats(rng, 600, 500)
+    compiled = hybridize(lambda x: x * 2 + 1)
+    first = compiled(x)
+    wanted = first.asnumpy()
+    view, raw, buffer = first[5:7], first._data[::2].T, memoryview(first._data)
+    for kept in ("array", "view", "raw", "buffer", "tape"):
+        compiled(x + 1)
+        compiled(x + 2)
+        if kept == "array":
+            assert np.array_equal(first.asnumpy(), wanted)
+            del first
+        elif kept == "view":
+            assert np.array_equal(view.asnumpy(), wanted[5:7])
+            del view
+        elif kept == "raw":
+            assert np.array_equal(raw, wanted[::2].T)
+            del raw
+        elif kept == "buffer":
+            assert np.array_equal(np.asarray(buffer), wanted)
+            del buffer
+    x.attach_grad()
+    with autograd.record():
+        y = nd.square(compiled(x))  # only the tape holds what was squared
+    compiled(x + 3)
+    y.backward()
+    assert np.allclose(x.grad.asnumpy(), (x.asnumpy() * 2 + 1) * 4, rtol=1e-5)
 
 
 def test_numpy_arrays_are_taken_as_arrays() -> None:
@@ -283,7 +313,16 @@ def test_random_numbers_have_the_eager_bits() -> None:
         a = nd.random.uniform(shape=x.shape)
         b = nd.dropout(x, 0.4)
         n = nd.random.normal(shape=(3, 5))
-        return a, b, n, nd.random.uniform(2, 3, (x.shape[0] + 1,)), nd.random.randint(0, 10, (7,)), a.sum(), b.mean(0), n.sum(1)
+        return (
+            a,
+            b,
+            n,
+            nd.random.uniform(2, 3, (x.shape[0] + 1,)),
+            nd.random.randint(0, 10, (7,)),
+            a.sum(),
+            b.mean(0),
+            n.sum(1),
+        )
 
     compiled = hybridize(function)
     for shape in ((4, 5), (3, 7), (2, 2)):
@@ -295,11 +334,21 @@ def test_random_numbers_have_the_eager_bits() -> None:
         hybrid = [compiled(x) for _ in range(2)]
         assert nd.random.uniform(shape=3).tolist() == after.tolist()
         for a, b in zip(eager, hybrid):
-            assert all(np.array_equal(s.asnumpy(), t.asnumpy()) for s, t in zip((a[0], a[1], a[3], a[4]), (b[0], b[1], b[3], b[4])))
+            assert all(
+                np.array_equal(s.asnumpy(), t.asnumpy())
+                for s, t in zip((a[0], a[1], a[3], a[4]), (b[0], b[1], b[3], b[4]))
+            )
             assert same(a, b, 1e-4)
     assert len(compiled.variants) == 1
 
 
 def test_random_numbers_in_reductions_over_any_axes() -> None:
-    for shape, axis in (((2, 3, 4, 5), (2, 3)), ((4, 5), None), ((3, 4, 5), 0), ((3, 4, 5), (0, 2)), ((3, 4, 5), 1), ((6,), None)):
+    for shape, axis in (
+        ((2, 3, 4, 5), (2, 3)),
+        ((4, 5), None),
+        ((3, 4, 5), 0),
+        ((3, 4, 5), (0, 2)),
+        ((3, 4, 5), 1),
+        ((6,), None),
+    ):
         check(lambda x, shape=shape, axis=axis: nd.random.uniform(shape=shape).sum(axis), nd.ones((1,)))

@@ -119,7 +119,7 @@ def test_what_depends_on_captured_arrays_alone_is_computed_once_and_right(rng: n
         lambda x: x @ nd.softmax(a).swapaxes(0, 1).reshape((4, 6)),
         lambda x: x.sum() + nd.take(a, index, 0),
         lambda x: nd.matmul(nd.stack([x, x]), nd.matmul(b, a.swapaxes(0, 1))),
-        lambda x: nd.matmul(x.reshape((2, 1, 1, 4))[:, :, :, :1] if x.shape[0] == 2 else x[:1, :1].reshape((1, 1, 1, 1)),
+        lambda x: nd.matmul(x[:, :1].reshape((-1, 1, 1, 1)) if x.shape[0] == 2 else x[:1, :1].reshape((1, 1, 1, 1)),
                             a.reshape((2, 1, 1, 12))),
         lambda x: (a.astype("float64") * b).sum().astype("float32") * x,
         lambda x: (nd.zeros((4, 4)) + nd.arange(4).astype("float32")) * x[:1],
@@ -137,7 +137,9 @@ def test_what_depends_on_captured_arrays_alone_is_computed_once_and_right(rng: n
 
 
 def test_batch_norm_is_folded_once_per_version(rng: np.random.Generator) -> None:
-    net = nn.HybridSequential(nn.Conv2D(5, 3, padding=1), nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(4, 1), nn.BatchNorm())
+    net = nn.HybridSequential(
+        nn.Conv2D(5, 3, padding=1), nn.BatchNorm(), nn.Activation("relu"), nn.Conv2D(4, 1), nn.BatchNorm()
+    )
     net.initialize("normal")
     x = floats(rng, 2, 3, 6, 6)
     net(x)
@@ -406,7 +408,9 @@ def test_a_failed_call_leaves_states_usable(rng: np.random.Generator) -> None:
     assert np.allclose(compiled(good).asnumpy(), table.asnumpy()[[0, 4]] * (done + 1))
 
 
-@pytest.mark.xfail(strict=True, reason="NDArray._values does not ask the trace: what Python reads of a captured array is compiled in")
+@pytest.mark.xfail(
+    strict=True, reason="NDArray._values does not ask the trace: what Python reads of a captured array is compiled in"
+)
 def test_values_of_captured_arrays_that_python_reads_are_not_forgotten() -> None:
     """Either an error with advice, or a guard on the array."""
     scale = nd.array([2.0])
@@ -419,7 +423,9 @@ def test_values_of_captured_arrays_that_python_reads_are_not_forgotten() -> None
     assert first == [2, 2] and f(nd.ones((2,))).tolist() == [3, 3]
 
 
-@pytest.mark.xfail(strict=True, reason="NDArray.detach makes a real array in a trace: its memory is that of the time of tracing")
+@pytest.mark.xfail(
+    strict=True, reason="NDArray.detach makes a real array in a trace: its memory is that of the time of tracing"
+)
 def test_a_detached_parameter_follows_its_array() -> None:
     w = nd.array([2.0])
     f = hybridize(lambda x: x * w.detach())

@@ -78,7 +78,20 @@ def flat(x: Any) -> Any:
     return nd.array(x)
 
 
-VALUES = [branch, loop, choose_by_value, as_int, as_float, as_numpy, as_list, as_item, as_index, contains, numpy_function, masked]
+VALUES = [
+    branch,
+    loop,
+    choose_by_value,
+    as_int,
+    as_float,
+    as_numpy,
+    as_list,
+    as_item,
+    as_index,
+    contains,
+    numpy_function,
+    masked,
+]
 
 
 @pytest.mark.parametrize("function", VALUES, ids=lambda f: f.__name__)
@@ -206,7 +219,11 @@ def test_an_index_out_of_range(name: str, dtype: str) -> None:
 
 def test_looking_up_in_nothing() -> None:
     empty, none = nd.zeros((0, 3)), nd.NDArray(np.zeros(0, np.int64))
-    for function in (lambda x, i: nd.take(x, i), lambda x, i: nd.pick(x.swapaxes(0, 1), i), lambda x, i: nd.one_hot(i, 0)):
+    for function in (
+        lambda x, i: nd.take(x, i),
+        lambda x, i: nd.pick(x.swapaxes(0, 1), i),
+        lambda x, i: nd.one_hot(i, 0),
+    ):
         compiled = hybridize(function)
         with pytest.raises(IndexError, match="index 0 at position 0 is out of range for size 0"):
             compiled(empty, nd.NDArray(np.zeros(3, np.int64)))

@@ -33,7 +33,9 @@ def round_trip(function: Any, path: Path, *args: Any, **kwargs: Any) -> Any:
 
 def same(a: Any, b: Any) -> bool:
     if isinstance(a, nd.NDArray):
-        return (a.shape, a.dtype) == (b.shape, b.dtype) and np.allclose(a.asnumpy(), b.asnumpy(), 1e-5, 1e-5, equal_nan=True)
+        return (a.shape, a.dtype) == (b.shape, b.dtype) and np.allclose(
+            a.asnumpy(), b.asnumpy(), 1e-5, 1e-5, equal_nan=True
+        )
     if isinstance(a, dict):
         return type(a) is type(b) and list(a) == list(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)):
@@ -43,7 +45,12 @@ def same(a: Any, b: Any) -> bool:
 
 def test_a_net_in_a_fresh_process(rng: np.random.Generator, tmp_path: Path) -> None:
     net = nn.HybridSequential(
-        nn.Conv2D(4, 3, padding=1, activation="relu"), nn.BatchNorm(), nn.MaxPool2D(2), nn.Dropout(0.5), nn.Flatten(), nn.Dense(3)
+        nn.Conv2D(4, 3, padding=1, activation="relu"),
+        nn.BatchNorm(),
+        nn.MaxPool2D(2),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Dense(3),
     )
     net.initialize("normal")
     net.hybridize()
@@ -61,7 +68,9 @@ def test_a_net_in_a_fresh_process(rng: np.random.Generator, tmp_path: Path) -> N
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True, cwd=ROOT, timeout=120)
     out = np.load(tmp_path / "out.npz")
-    assert np.allclose(out["eager"], wanted, rtol=1e-4, atol=1e-5) and np.allclose(out["hybrid"], wanted, rtol=1e-4, atol=1e-5)
+    assert np.allclose(out["eager"], wanted, rtol=1e-4, atol=1e-5) and np.allclose(
+        out["hybrid"], wanted, rtol=1e-4, atol=1e-5
+    )
     assert np.allclose(out["small"], wanted[:2], rtol=1e-4, atol=1e-5)
 
 
@@ -239,23 +248,52 @@ def test_missing_and_mixed_files(files: Path, tmp_path: Path) -> None:
 
 def test_text_that_is_no_model(files: Path) -> None:
     good = Path(f"{files}.json").read_text()
-    for text in ("", "{", "[]", "null", '"x"', "[" * 100_000, good[: len(good) // 2], good.replace('"version": 1', '"version": 99')):
+    for text in (
+        "",
+        "{",
+        "[]",
+        "null",
+        '"x"',
+        "[" * 100_000,
+        good[: len(good) // 2],
+        good.replace('"version": 1', '"version": 99'),
+    ):
         refused(files, text)
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     out = [path] if path else []
-    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    items = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
     for key, value in items:
         out += places(value, (*path, key))
     return out
 
 
-BAD = [None, -1, 10**30, 1.5, True, "", "s0 +", "__import__('os')", "s0.real", "s9", "9" * 5000, [], {}, [[]], {"x": 1}, {"size": "1)("}, "a" * 300]
+BAD = [
+    None,
+    -1,
+    10**30,
+    1.5,
+    True,
+    "",
+    "s0 +",
+    "__import__('os')",
+    "s0.real",
+    "s9",
+    "9" * 5000,
+    [],
+    {},
+    [[]],
+    {"x": 1},
+    {"size": "1)("},
+    "a" * 300,
+]
 
 
 def test_any_damage_is_a_clear_error_or_does_no_harm(files: Path) -> None:
-    """Every value of the document in turn is replaced by nonsense, or left out: reading and calling raise ordinary errors."""
+    """Each value of the document in turn becomes nonsense or is left out: reading and calling raise ordinary errors."""
     good = json.loads(Path(f"{files}.json").read_text())
     x = nd.ones((5, 4))
     wanted = import_model(files)(x).asnumpy()
@@ -287,8 +325,14 @@ def test_any_damage_is_a_clear_error_or_does_no_harm(files: Path) -> None:
 def test_deep_nests_do_not_crash(files: Path) -> None:
     good = json.loads(Path(f"{files}.json").read_text())
     deep = '{"list": [' * 800 + '"*"' + "]}" * 800
-    formulas = ["(" * depth + "s0" + ")" * depth for depth in (150, 900)] + ["+".join(["s0"] * count) for count in (90, 5000)]
-    for key, values in (("arguments", [deep]), ("results", [deep]), ("guards", [json.dumps([[f, "<", "3", False]]) for f in formulas])):
+    formulas = ["(" * depth + "s0" + ")" * depth for depth in (150, 900)] + [
+        "+".join(["s0"] * count) for count in (90, 5000)
+    ]
+    for key, values in (
+        ("arguments", [deep]),
+        ("results", [deep]),
+        ("guards", [json.dumps([[f, "<", "3", False]]) for f in formulas]),
+    ):
         for value in values:
             text = json.dumps({**good, key: "HERE"}).replace('"HERE"', value)
             Path(f"{files}.json").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -216,7 +217,9 @@ def test_second_order_with_dropout_and_running_statistics(rng: np.random.Generat
     x = floats(rng, 6, 4)
 
     def scenario(wrap: Any) -> Any:
-        net = nn.HybridSequential(nn.Dense(5, in_units=4), nn.BatchNorm(in_channels=5), nn.Dropout(0.5), nn.Dense(1, in_units=5))
+        net = nn.HybridSequential(
+            nn.Dense(5, in_units=4), nn.BatchNorm(in_channels=5), nn.Dropout(0.5), nn.Dense(1, in_units=5)
+        )
         nd.random.seed(3)
         net.initialize("normal")
         net.hybridize(wrap is hybridize)
@@ -281,7 +284,9 @@ def test_backward_inside_the_function_reaches_arguments(rng: np.random.Generator
     twice(scenario)
 
 
-@pytest.mark.xfail(strict=True, reason="NDArray.grad does not ask the trace: the array captured is the gradient of an earlier call")
+@pytest.mark.xfail(
+    strict=True, reason="NDArray.grad does not ask the trace: the array captured is the gradient of an earlier call"
+)
 def test_a_gradient_read_in_the_function_is_the_present_one(rng: np.random.Generator) -> None:
     x = floats(rng, 4, 3)
 
@@ -416,6 +421,43 @@ def test_double_precision_gradients(rng: np.random.Generator) -> None:
         return [y, x.grad, w.grad]
 
     twice(scenario, 1e-12)
+
+
+def test_half_precision_through_numpy(rng: np.random.Generator) -> None:
+    """Kernels have no float16 yet: those ops run through NumPy inside the program, forward and backward."""
+    x, w = floats(rng, 5, 4, dtype="float16"), floats(rng, 4, 3, dtype="float16")
+    images = floats(rng, 2, 3, 6, 6, dtype="float16")
+
+    def scenario(wrap: Any) -> Any:
+        for a in (x, w, images):
+            a.attach_grad()
+        f = wrap(lambda x: (nd.softmax(nd.relu(x @ w) + 1).sum(0) * 2).astype("float32").sum() * nd.exp(x[0, 0]))
+        g = wrap(lambda x: nd.max_pool(x * 2, 2).mean() + nd.concat([x, x])[1:].reshape((-1,)).max())
+        with autograd.record():
+            y, z = f(x), g(images)
+        autograd.backward([y, z])
+        return [y, z, x.grad, w.grad, images.grad]
+
+    twice(scenario, 2e-2)
+
+
+def test_deep_nets_compile_in_time(rng: np.random.Generator) -> None:
+    """The time to trace and lower grows with the depth, not with its square."""
+    weights = [floats(rng, 4, 4) for _ in range(300)]
+    for w in weights:
+        w.attach_grad()
+
+    def deep(x: Any) -> Any:
+        for w in weights:
+            x = nd.tanh(x @ w) * 0.1 + x
+        return x
+
+    start = time.perf_counter()
+    with autograd.record():
+        y = hybridize(deep)(floats(rng, 2, 4))
+    y.backward()
+    assert time.perf_counter() - start < 10
+    assert all(w.grad is not None and w.grad.asnumpy().any() for w in weights)
 
 
 def test_empty_and_single_batches(rng: np.random.Generator) -> None:

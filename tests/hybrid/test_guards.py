@@ -41,7 +41,13 @@ def test_rank_dtype_mode_and_recording(rng: np.random.Generator) -> None:
             f(x)
     assert len(f.variants) == 6
     text = f.explain()
-    for reason in ("first call", "2 dimensions, not 1", "is float64, not float32", "train mode", "under autograd.record()"):
+    for reason in (
+        "first call",
+        "2 dimensions, not 1",
+        "is float64, not float32",
+        "train mode",
+        "under autograd.record()",
+    ):
         assert reason in text, text
     assert text.count("test_guards.py:") >= 6
 
@@ -101,6 +107,33 @@ def test_sizes_that_must_be_equal(rng: np.random.Generator) -> None:
         f(floats(rng, 5, 2), floats(rng, 4, 2))
     x, y = floats(rng, 7, 3), floats(rng, 7, 3)
     assert close(f(x, y), x + y)
+
+
+def test_computed_sizes_of_one_broadcast(rng: np.random.Generator) -> None:
+    def f(x: nd.NDArray) -> Any:
+        half = x[: x.shape[0] // 2]
+        return (
+            half + x,
+            x[x.shape[0] - x.shape[1] :] * 2,
+            nd.max_pool(x.reshape((1, 1, *x.shape)), (2, 2)) * x[:3, :1].reshape((1, -1, 1, 1)),
+        )
+
+    compiled = hybridize(f)
+    for shape in ((3, 2), (2, 2), (3, 3), (3, 2)):
+        x = floats(rng, *shape)
+        assert all(close(a, b) for a, b in zip(f(x), compiled(x), strict=True))
+    with pytest.raises(ValueError, match="broadcast"):
+        compiled(floats(rng, 4, 4))  # a half of 2 does not broadcast with 4
+
+
+def test_an_index_that_counts_from_the_other_end_for_other_sizes(rng: np.random.Generator) -> None:
+    f = lambda x: x[x.shape[0] - x.shape[1]] * 2  # noqa: E731
+    compiled = hybridize(f)
+    for shape in ((5, 3), (4, 3), (3, 5), (4, 7), (3, 3)):
+        x = floats(rng, *shape)
+        assert close(f(x), compiled(x))
+    with pytest.raises(IndexError):
+        compiled(floats(rng, 2, 7))
 
 
 def test_no_guard_comes_after_the_trace(rng: np.random.Generator) -> None:

@@ -32,7 +32,10 @@ def keeps(graph: Graph, change: Callable[[Graph], Graph], exactly: bool = True) 
     values = leaves_of(graph, np.random.default_rng(3))
     before = computed(graph, values)
     after = verify(change(graph))
-    assert all(same_shape(a.shape, b.shape) and a.dtype == b.dtype for a, b in zip(graph.results(), after.results(), strict=True))
+    assert all(
+        same_shape(a.shape, b.shape) and a.dtype == b.dtype
+        for a, b in zip(graph.results(), after.results(), strict=True)
+    )
     for a, b in zip(before, computed(after, values), strict=True):
         assert np.array_equal(a, b, equal_nan=True) if exactly else np.allclose(a, b, 1e-4, 1e-5, equal_nan=True)
     return after
@@ -45,7 +48,7 @@ SIMPLER: dict[str, tuple[Callable[[Any], Any], str]] = {
     "plus zero turns -0 into 0": (lambda x: x + 0, "add"),
     "times zero keeps NaN": (lambda x: x * 0, "multiply"),
     "powers": (lambda x: nd.power(x, 1) + nd.power(x, 2), "square add"),
-    "negated twice": (lambda x: -(-x), ""),
+    "negated twice": (lambda x: nd.negative(-x), ""),
     "reshape to the same shape": (lambda x: x.reshape(x.shape).reshape((x.shape[0], -1)), ""),
     "reshapes in a row": (lambda x: x.reshape((4, 3)).reshape((2, 6)).reshape((12,)), "reshape"),
     "reshaped there and back": (lambda x: x.reshape((-1,)).reshape(x.shape), ""),
@@ -55,7 +58,7 @@ SIMPLER: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a permutation of ones is a reshape": (lambda x: x.expand_dims(0).swapaxes(0, 1), "reshape"),
     "a transposed product": (lambda x: (x @ x.swapaxes(0, 1)).swapaxes(0, 1), "permute_dims matmul"),
     "constants": (lambda x: x + (nd.ones((4,)) * 2 + 3).sqrt().reshape((1, 4)), "add"),
-    "constants of the result's shape become numbers": (lambda x: x * nd.full((3, 4), 2.5) + nd.ones_like(x), "multiply add"),
+    "constants of the result's shape": (lambda x: x * nd.full((3, 4), 2.5) + nd.ones_like(x), "multiply add"),
     "broadcast of a constant": (lambda x: x * nd.broadcast_to(nd.full((1, 4), 2.0), (3, 4)), "multiply"),
     "broadcasts that happen anyway": (lambda x: x + nd.broadcast_to(x[0], (3, 4)), "index add"),
     "two broadcasts keep the shape": (lambda x: nd.broadcast_to(x[:1], (3, 4)) + nd.broadcast_to(x[1:2], (3, 4)),
@@ -65,7 +68,7 @@ SIMPLER: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sums over ones": (lambda x: x.expand_dims(1).sum(1) + x.expand_dims(0).max(0), "add"),
     "casts to the same dtype": (lambda x: x.astype("float32").astype("float64").astype("float64"), "cast"),
     "where keeps its condition": (lambda x: nd.where(x > 0, nd.full((3, 4), 1.0), x), "greater where"),
-    "where of constants": (lambda x: nd.where(x > 0, nd.full((3, 4), 1.0), nd.zeros((3, 4))), "greater full full where"),
+    "where of constants": (lambda x: nd.where(x > 0, nd.ones((3, 4)), nd.zeros((3, 4))), "greater full where"),
 }  # fmt: skip
 
 
@@ -74,7 +77,7 @@ def test_simplify(name: str) -> None:
     function, wanted = SIMPLER[name]
     after = keeps(graph_of(function, X), simplify)
     found = names(after)
-    assert sorted(found) == sorted(wanted.split()) or (name == "where of constants" and len(found) <= 4), str(after)
+    assert sorted(found) == sorted(wanted.split()), str(after)
 
 
 def test_simplify_integers_and_their_dtypes() -> None:
@@ -94,7 +97,7 @@ def test_simplify_stops() -> None:
     def function(x: Any) -> Any:
         shape = x.shape
         for _ in range(60):
-            x = (-(-x) * 1).swapaxes(0, 1).swapaxes(0, 1).reshape((-1,)).reshape(shape)
+            x = (nd.negative(-x) * 1).swapaxes(0, 1).swapaxes(0, 1).reshape((-1,)).reshape(shape)
         return x
 
     assert names(keeps(graph_of(function, X), simplify)) == []
@@ -115,7 +118,11 @@ def permutes(graph: Graph) -> int:
 
 def test_images_stay_channels_last_between_the_borders() -> None:
     net = nn.HybridSequential(
-        nn.Conv2D(4, 3, padding=1, activation="relu"), nn.BatchNorm(), nn.MaxPool2D(2), nn.Conv2D(5, 1), nn.GlobalAvgPool2D()
+        nn.Conv2D(4, 3, padding=1, activation="relu"),
+        nn.BatchNorm(),
+        nn.MaxPool2D(2),
+        nn.Conv2D(5, 1),
+        nn.GlobalAvgPool2D(),
     )
     net.initialize("normal")
     net(IMAGE)
@@ -151,13 +158,26 @@ def test_equal_expressions_are_computed_once() -> None:
         return nd.exp(x * 2) + nd.exp(x * 2).sum(0), nd.exp(x * 2)[1:], nd.exp(x * 2.0)[1:]
 
     found = names(keeps(graph_of(function, X), share_common))
-    assert found.count("exp") == 2 and found.count("sum") == 1 and found.count("index") == 2  # 2 and 2.0 are two numbers
+    assert (
+        found.count("exp") == 2 and found.count("sum") == 1 and found.count("index") == 2
+    )  # 2 and 2.0 are two numbers
 
 
 def test_what_only_looks_equal_stays_apart() -> None:
     def function(x: Any) -> Any:
         a, b = nd.random.uniform(shape=(3, 4)), nd.random.uniform(shape=(3, 4))
-        return a + b, x.sum(0) * 1 + x.sum(1)[:1], x * 0.0, x * -0.0, x[0], x[:1], x.max(0), x.min(0), x.reshape((2, 6)), x.reshape((6, 2))
+        return (
+            a + b,
+            x.sum(0) * 1 + x.sum(1)[:1],
+            x * 0.0,
+            x * -0.0,
+            x[0],
+            x[:1],
+            x.max(0),
+            x.min(0),
+            x.reshape((2, 6)),
+            x.reshape((6, 2)),
+        )
 
     graph = graph_of(function, X)
     assert sorted(names(keeps(graph, share_common))) == sorted(names(graph))
@@ -199,7 +219,10 @@ def test_batch_norm_moves_into_the_weights() -> None:
 
 
 def test_scales_that_must_stay() -> None:
-    w, s, t = (nd.NDArray(np.random.default_rng(i).standard_normal(n).astype(np.float32)) for i, n in enumerate([(4, 5), (5,), (3, 1)]))
+    w, s, t = (
+        nd.NDArray(np.random.default_rng(i).standard_normal(n).astype(np.float32))
+        for i, n in enumerate([(4, 5), (5,), (3, 1)])
+    )
     cases: list[tuple[Callable[[Any], Any], int]] = [
         (lambda x: (x @ w) * s, 1),
         (lambda x: s * (x @ w) + s, 2),
@@ -273,9 +296,8 @@ def test_passes_keep_the_meaning_of_random_programs(batch: int) -> None:
         for x in leaves.values():
             if x.dtype.kind == "f":
                 x.attach_grad()
-        states = [leaves[line.inputs[1]] for line in program.lines if line.op == "state"]
-        for x in states:
-            x.attach_grad("null")
+        for i in program.states():
+            leaves[i].attach_grad("null")
         compiled = compile_function(program.function(leaves))
         with autograd.record() if s % 3 else autograd.pause():
             arguments = [leaves[i] for i in program.places("argument")]

@@ -71,7 +71,9 @@ def check_plan(program: Program, bound: Bound) -> int:
         if spans(program, bound, roots[key]) is not None and spans(program, bound, roots[key])[0] == "prepared":  # type: ignore[index]
             last[key] = len(bound.steps)
     heirs = 0
-    placed = [(key, *found) for key, n in roots.items() if key in first and (found := spans(program, bound, n)) is not None]
+    placed = [
+        (key, *found) for key, n in roots.items() if key in first and (found := spans(program, bound, n)) is not None
+    ]
     for i, (a, area_a, (begin_a, end_a)) in enumerate(placed):
         assert area_a != "arena" or end_a <= bound.arena.nbytes
         for b, area_b, (begin_b, end_b) in placed[i + 1 :]:
@@ -81,7 +83,9 @@ def check_plan(program: Program, bound: Bound) -> int:
             if last[early] < first[late]:
                 continue
             step = bound.steps[first[late]]
-            assert last[early] == first[late] and first[early] < first[late], f"{roots[a]!r} and {roots[b]!r} share memory"
+            assert last[early] == first[late] and first[early] < first[late], (
+                f"{roots[a]!r} and {roots[b]!r} share memory"
+            )
             same = (begin_a, end_a) == (begin_b, end_b) and roots[a].dtype == roots[b].dtype
             assert step.in_place and same, f"{step!r} may not write {roots[late]!r} over {roots[early]!r}"
             heirs += 1
@@ -97,7 +101,9 @@ def check_updates(program: Program) -> None:
     leaves = {id(leaf): leaf for leaf, _ in program.graph.updates}
     for key in leaves:
         place = program.places[key]
-        writers = [i for i, s in enumerate(program.steps) if any(program.places.get(id(root_of(w))) == place for w in s.writes)]
+        writers = [
+            i for i, s in enumerate(program.steps) if any(program.places.get(id(root_of(w))) == place for w in s.writes)
+        ]
         readers = [i for i, s in enumerate(program.steps) if any(root_of(r) is leaves[key] for r in s.reads)]
         assert len(writers) <= 1 and all(r <= w for r in readers for w in writers)
 
@@ -137,9 +143,8 @@ def test_plans_of_random_programs(no_compiler: None) -> None:
     for s in range(150):
         program = draw(np.random.default_rng([4, SEED, s]), 5 + s % 12, f"draw([4, {SEED}, {s}])")
         leaves = program.leaves(s, SIZES)
-        states = {line.inputs[1] for line in program.lines if line.op == "state"}
         for i, x in leaves.items():
-            if x.dtype.kind == "f" and i not in states:
+            if x.dtype.kind == "f" and i not in program.states():
                 x.attach_grad()
         arguments = [leaves[i] for i in program.places("argument")]
         with autograd.record() if s % 3 else autograd.pause():
