@@ -254,8 +254,7 @@ class Bound:
         return outputs, kept
 
     def _point_to_captured(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Looks where the captured arrays lie now; gives those that are not contiguous, with their copies for this run.
-        """
+        """Looks where the captured arrays lie now; gives those not contiguous, with their copies for this run."""
         copies = []
         self.stamp = self.program.stamp
         for slot, at in self.captured_slots:

@@ -33,7 +33,6 @@ class CompiledFunction:
         self.name = name or getattr(function, "__name__", "function")
         self.watch = watch
         self.variants: list[Variant] = []
-        self.reasons: list[str] = []
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -66,8 +66,8 @@ class Node:
         """The error for Python code that wants the values of a traced array."""
         return TraceError(
             f"{asked} needs the values of an array, but while a hybridized Block is traced there are none "
-            f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by value, or "
-            f"leave this Block unhybridized"
+            f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by "
+            f"value, or leave this Block unhybridized"
         )
 
     def __repr__(self) -> str:

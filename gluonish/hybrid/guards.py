@@ -11,8 +11,7 @@ from gluonish.nd.size import Guard, SizeLike
 
 
 class Argument:
-    """What a trace assumed of one argument: symbolic or fixed sizes, dtype, whether it wants a gradient (None: either).
-    """
+    """What a trace assumed of one argument: sizes (symbolic or fixed), dtype, whether it wants a gradient or None."""
 
     def __init__(self, shape: tuple[SizeLike, ...], dtype: np.dtype, wanted: bool | None) -> None:
         self.shape = shape

@@ -54,11 +54,7 @@ class _Lowering:
             self.names[id(node)] = self._operand(node.inputs[0], node)
             return
         if node.is_op("full"):
-            self.names[id(node)] = (
-                literal(node.attrs["value"], node.dtype)
-                if not isinstance(node.attrs["value"], Size)
-                else (self._size(node.attrs["value"], node.dtype))
-            )
+            self.names[id(node)] = self._number(node.attrs["value"], node.dtype)
             return
         if node.is_op("arange"):
             self._arange(node)
@@ -115,8 +111,7 @@ class _Lowering:
 
     # --- domains ------------------------------------------------------------------------------------------------------
     def _collapsed(self, groups: Sequence[Sequence[int]]) -> tuple[list[SizeLike], list[tuple[bool, ...]]]:
-        """Dimensions and the inputs' movement over them: neighbours in a part that all inputs treat alike become one.
-        """
+        """Dimensions and the inputs' movement over them; neighbours in a part that all treat alike become one."""
         domain = self.group.domain
         patterns = [self._pattern(axis) for axis in range(len(domain))]
         dims: list[SizeLike] = []

@@ -9,6 +9,7 @@ from gluonish.hybrid.graph import Node
 from gluonish.hybrid.step import Step
 from gluonish.kernels import moves
 from gluonish.kernels.kernel import Kernel
+from gluonish.nd.ops.move import extent
 from gluonish.nd.size import SizeLike, product, same
 
 _BITS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}  # a move knows no numbers, only how wide they are
@@ -105,8 +106,6 @@ def _permute(node: Node) -> list[Step]:
 
 def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list[SizeLike], SizeLike]:
     """Strides and offset, in elements, of basic indexing."""
-    from gluonish.nd.ops.move import _extent
-
     strides = strides_of(shape)
     out: list[SizeLike] = []
     offset: SizeLike = 0
@@ -116,7 +115,7 @@ def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list
             out.append(0)
             continue
         if isinstance(part, slice):
-            start, _, step, _ = _extent(part, shape[axis])
+            start, _, step, _ = extent(part, shape[axis])
             out.append(strides[axis] * step)
         else:
             start = part if 0 <= part else part + shape[axis]

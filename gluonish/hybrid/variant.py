@@ -231,8 +231,7 @@ class Call:
         return [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
 
     def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
-        """Gradients that can themselves be differentiated: the call is repeated eagerly, with the same random numbers.
-        """
+        """Gradients that can be differentiated again: the call is repeated eagerly, with the same random numbers."""
         variant = self.variant
         before = random.default.position
         changed = [(a, a._data.copy()) for a in variant.program.updated]

@@ -5,7 +5,7 @@ one. Three kinds of kernel come of it:
 
     map_kernel      every output has the shape of the domain
     rows_kernel     folds run along the last dimension; what they give may be used again in the row (softmax, norms)
-    columns_kernel  one fold over the middle of (outer, folded, inner), as partial results per chunk of the folded rows
+    columns_kernel  folds over the middle of (outer, folded, inner), as partial results per chunk of the folded rows
 
 Domains are collapsed: neighbouring dimensions that every array treats alike are one. All arrays are C-contiguous; an
 array moves with a dimension or is repeated along it. Sizes are arguments, so that a kernel serves all of them.

@@ -133,7 +133,7 @@ def judge_all(numbers: range, word: int) -> None:
     assert sum(judged) >= 0.7 * len(judged), f"only {sum(judged)} of {len(judged)} programs could be judged"
 
 
-@pytest.mark.parametrize("batch", range(12))
+@pytest.mark.parametrize("batch", range(20))
 def test_the_same_programs_with_fresh_inputs(batch: int) -> None:
     judge_all(range(BATCH * batch, BATCH * (batch + 1)), word=1)
 

@@ -68,8 +68,7 @@ def _static(node: Node) -> bool:
 def _extended(node: Node, chains: dict[int, Affine], fixed: set[int], readers: dict[int, int]) -> Affine | None:
     if node.is_op("convolution", "matmul"):
         weight = node.inputs[1]
-        groups_ok = node.attrs.get("groups", 1) >= 1
-        return Affine(node, None, None) if id(weight) in fixed and groups_ok and len(weight.shape) in (2, 4) else None
+        return Affine(node, None, None) if id(weight) in fixed and len(weight.shape) in (2, 4) else None
     if not node.is_op("add", "subtract", "multiply", "divide"):
         return None
     a, b = node.inputs

@@ -108,7 +108,7 @@ broadcast_op = register(
 
 
 # --- basic indexing --------------------------------------------------------------------------------------------------
-def _extent(part: slice, size: SizeLike) -> tuple[SizeLike, SizeLike, int, SizeLike]:
+def extent(part: slice, size: SizeLike) -> tuple[SizeLike, SizeLike, int, SizeLike]:
     """Start, stop, step and length of a slice over a dimension, without turning a symbolic size into a number."""
     step = 1 if part.step is None else int(part.step)
     if step == 0:
@@ -144,7 +144,7 @@ def index_rule(x: Spec, key: tuple[Any, ...]) -> Spec:
             continue
         size = x.shape[axis]
         if isinstance(part, slice):
-            out.append(_extent(part, size)[3])
+            out.append(extent(part, size)[3])
         elif not (0 <= part < size or -size <= part < 0):  # a symbolic part: from which end it counts is a guard
             raise IndexError(
                 f"index: {part} is out of range for axis {axis} of shape {shape_text(x.shape)} ({user_line()})"
