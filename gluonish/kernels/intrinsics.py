@@ -15,8 +15,8 @@ is promised about alignment beyond that of the element.
 
 Arithmetic. The operators of the kernel language are Numba's: on floats they may be reassociated and contracted, which
 is what makes `total = total + load_f32(x, i)` a vector loop; NaN, Inf and zeros stay right. An op by its name
-(`add(a, b)`, `tanh(a)`, `maximum(a, b)`) emits exactly its body, each step rounded as written except that a product
-may be fused into a sum. All operands of an op have the same type. Python float constants are float64: wrap them,
+(`add(a, b)`, `tanh(a)`, `maximum(a, b)`) emits exactly its body, each step rounded as written: what two kernels compute
+alike is the same number. All operands of an op have the same type. Python float constants are float64: wrap them,
 `float32(0.5)`.
 
     min(a, b), max(a, b)             of int64

@@ -57,7 +57,8 @@ from gluonish.kernels.vector_trigonometry import cos, sin  # noqa: F401  (the na
 
 def emit(body: Callable[..., Any], builder: ir.IRBuilder, codes: Sequence[str], values: Sequence[ir.Value]) -> Value:
     """Applies an op body to LLVM values of the given types."""
-    operands = [Value(builder, value, code) for value, code in zip(values, codes, strict=True)]
+    # exact: what two kernels compute alike is the same number in both (gradients of `max` look for it again)
+    operands = [Value(builder, value, code, exact=True) for value, code in zip(values, codes, strict=True)]
     result = body(_namespace(), *operands)
     return result if isinstance(result, Value) else operands[0].constant(result)
 

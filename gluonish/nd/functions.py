@@ -31,7 +31,7 @@ from gluonish.nd.ops.reduce import (
     sum_op,
     truth,
 )
-from gluonish.nd.size import hint, product, same, same_shape
+from gluonish.nd.size import Size, hint, product, same, same_shape
 
 Array = NDArray
 HALF = np.dtype("float16")
@@ -113,7 +113,7 @@ def split(x: Array, sections: int | Sequence[int], axis: int = 0) -> list[Array]
     """
     axis = normal_axis("split", axis, x.ndim)
     size = x.shape[axis]
-    if isinstance(sections, int):
+    if isinstance(sections, (int, np.integer, Size)):
         if sections <= 0 or size % sections != 0:
             raise ValueError(f"split: {hint(size)} elements do not make {sections} equal parts ({user_line()})")
         step = size // sections

@@ -132,7 +132,39 @@ class Size:
     def __pow__(self, other: Any) -> Any:
         return int(self) ** other
 
+    def __abs__(self) -> SizeLike:
+        return self if self >= 0 else -self
+
+    def __divmod__(self, other: Any) -> Any:
+        return self // other, self % other
+
     __radd__, __rmul__ = __add__, __mul__
+
+    # --- as a plain number: rarer arithmetic, texts, NumPy -----------------------------------------------------------
+    def __and__(self, other: Any) -> Any:
+        return int(self) & other
+
+    def __or__(self, other: Any) -> Any:
+        return int(self) | other
+
+    def __xor__(self, other: Any) -> Any:
+        return int(self) ^ other
+
+    def __lshift__(self, other: Any) -> Any:
+        return int(self) << other
+
+    def __rshift__(self, other: Any) -> Any:
+        return int(self) >> other
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
+    def __format__(self, spec: str) -> str:
+        return format(int(self), spec) if spec else str(self)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(int(self), dtype)
+
+    __array_priority__ = 1000  # `numpy_number * size` comes to us
 
     # --- questions: answered from the hint and noted as guards -------------------------------------------------------
     def __eq__(self, other: object) -> bool:

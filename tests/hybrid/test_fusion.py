@@ -145,6 +145,29 @@ def test_a_residual_block_is_few_kernels() -> None:
     ]  # the permutations of input and result among them
 
 
+def test_arithmetic_is_rounded_as_in_eager_mode() -> None:
+    """No product is fused into a sum: what is computed again, in whatever kernel, is the same number again."""
+    a, b, c = (floats(i, 40, 33) for i in range(3))
+
+    def f(a: Any, b: Any, c: Any) -> Any:
+        x = a * b + c
+        return x, x * a - b * c, (x - a * 0.3) / (b * b + 1), nd.relu(x * 3 + 1) - x * c
+
+    for x, y in zip(f(a, b, c), hybridize(f)(a, b, c), strict=True):
+        assert np.array_equal(x.asnumpy(), y.asnumpy())
+
+
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_an_extreme_is_found_where_it_is_computed_again(axis: Any) -> None:
+    a, b, c = (floats(i, 40, 33) for i in range(3))
+
+    def f(a: Any, b: Any, c: Any) -> Any:
+        x = (nd.tanh(a * b + c) * c + b) * nd.exp(a * 0.1) + a * c
+        return (x == x.max(axis, keepdims=True)).astype("float32"), x.max(axis), x.min(axis) * x.mean()
+
+    right(f, a, b, c)
+
+
 def test_large_graphs_are_fused_in_time() -> None:
     def wide(x: Any) -> Any:
         parts = [nd.tanh(x * i) for i in range(300)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -134,6 +136,38 @@ def test_an_index_that_counts_from_the_other_end_for_other_sizes(rng: np.random.
         assert close(f(x), compiled(x))
     with pytest.raises(IndexError):
         compiled(floats(rng, 2, 7))
+
+
+INTEGERS: dict[str, Callable[[Any], Any]] = {
+    "roots": lambda x: x / np.sqrt(x.shape[-1]) + math.sqrt(x.shape[0]) + x.shape[0] ** -0.5,
+    "rounding": lambda x: x * round(x.shape[0] / 2) + math.ceil(x.shape[0] / 3) + abs(x.shape[1] - x.shape[0]),
+    "quotients": lambda x: x * divmod(x.shape[0], 2)[1] + x.shape[0] % 3 - x.shape[0] // -2 + x.shape[0] / x.shape[1],
+    "bits": lambda x: (
+        x * (x.shape[0] & 1) + (x.shape[0] << 1) + (x.shape[0] >> 1) + (x.shape[0] | 2) + (3 ^ x.shape[0])
+    ),
+    "comparisons": lambda x: x[: min(x.shape[0], 3)] * max(x.shape[1], 3) * (2 if 3 <= x.shape[0] != 5 else 1),
+    "lookups": lambda x: x * (2 if x.shape[0] in (3, 4) else 1) * {5: 2, 6: 3}[x.shape[0]] * list(range(9))[x.shape[1]],
+    "texts": lambda x: x * len(f"{x.shape[0]:04d}") + len("%d" % x.shape[0]),  # noqa: UP031
+    "NumPy": lambda x: (
+        x * np.float32(x.shape[0]) + np.int64(2) * x.shape[0] + np.prod(x.shape) + np.zeros(x.shape, "f4")
+    ),
+    "lists": lambda x: nd.concat([x] * x.shape[0]) + sum(x.shape) + len([0 for _ in range(x.shape[1])]),
+    "arrays": lambda x: x + nd.array(list(x.shape)).sum() + nd.arange(x.shape[1]) + nd.full(x.shape, x.shape[0]),
+    "splits": lambda x: nd.concat(nd.split(x, x.shape[0])[::-1]) + nd.tile(x, (x.shape[0], 1))[: x.shape[0]],
+    "operands": lambda x: (
+        nd.where(x > x.shape[0] - 5, x.shape[0], nd.maximum(x, x.shape[1])) + x.argmax(0) * x.shape[1]
+    ),
+    "iteration": lambda x: sum([r * i for i, r in enumerate(x)]) + len(x),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_sizes_are_used_as_integers(name: str, rng: np.random.Generator) -> None:
+    f = INTEGERS[name]
+    compiled = hybridize(f)
+    for shape in ((5, 4), (6, 2), (5, 2), (5, 4)):
+        x = floats(rng, *shape)
+        assert close(f(x), compiled(x)), shape
 
 
 def test_no_guard_comes_after_the_trace(rng: np.random.Generator) -> None:

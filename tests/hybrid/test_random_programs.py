@@ -18,6 +18,7 @@ from gluonish import autograd, nd
 from gluonish.hybrid import compile_function
 
 OTHER = {"a": 11, "b": 6, "c": 9, "d": 8}
+BIG = {"a": 97, "b": 35, "c": 61, "d": 130}  # many tiles, several threads
 BATCH = 10  # programs in one test
 
 
@@ -81,8 +82,8 @@ def compare(
     return ""
 
 
-def verdict(program: Program, seed: int) -> str:
-    """What hybridizing gets wrong about a program: values, gradients, or values for other sizes; or nothing."""
+def verdict(program: Program, seed: int, other: dict[str, int] = OTHER) -> str:
+    """What hybridizing gets wrong about a program: values, gradients, or either for other sizes; or nothing."""
     for grads in (False, True):
         own = program.leaves(seed, SIZES)
         compiled = compile_function(program.function(own))
@@ -94,7 +95,7 @@ def verdict(program: Program, seed: int) -> str:
                 fresh[i] = own[i]
             return evaluate(program, fresh, compiled, grads)
 
-        for sizes in (SIZES, OTHER, SIZES):
+        for sizes in (SIZES, other, SIZES):
             try:
                 found = compare(program, seed, sizes, run, grads)
             except Skipped:
@@ -140,6 +141,18 @@ def test_the_same_programs_with_fresh_inputs(batch: int) -> None:
 
 def test_programs_that_nobody_has_seen() -> None:
     judge_all(range(5), word=SEED)
+
+
+def test_programs_on_large_arrays() -> None:
+    for n in range(25):
+        program = draw(np.random.default_rng([1, n]), 4 + n % 8, f"draw([1, {n}])")
+        if max(x.size for x in program.leaves(SEED, BIG).values()) > 300_000:
+            continue
+        try:
+            found = verdict(program, SEED, BIG)
+        except Skipped:
+            continue
+        assert not found, f"{found}\n{program}\ninputs of seed {SEED}"
 
 
 @pytest.mark.slow
