@@ -434,6 +434,19 @@ def test_a_detached_parameter_follows_its_array() -> None:
     assert f(nd.ones((2,))).tolist() == [5, 5]
 
 
+@pytest.mark.xfail(strict=True, reason="`+=` on a traced array makes a new one; other names keep the old one")
+def test_in_place_operators_change_every_name_of_an_array() -> None:
+    def f(x: Any) -> Any:
+        y = x * 2
+        z = y
+        y += 1
+        return z
+
+    x = nd.ones((2,))
+    assert f(x).tolist() == [3, 3]
+    assert hybridize(f)(x).tolist() == [3, 3]
+
+
 def test_compiled_functions_without_a_watch_see_their_arrays(rng: np.random.Generator) -> None:
     store = {"w": floats(rng, 3)}
     compiled = compile_function(lambda x: x * store["w"], name="scaled")
