@@ -43,6 +43,9 @@ class AbstractTrace:
     def assign(self, array: NDArray, key: Any, value: Any) -> None:
         """Nothing changes values here."""
 
+    def note_values(self, array: NDArray) -> None:
+        """Values are read at once; nothing relies on them later."""
+
     def random_key(self, blocks: Any) -> NDArray:
         """A key that draws nothing."""
         return NDArray(self.data((2,), np.dtype("int64")))

@@ -55,6 +55,7 @@ class Trace:
         self.leaves: dict[int, Node] = {}  # id of the memory (detached arrays share it) -> its leaf
         self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
         self.overwritten: dict[int, Node] = {}  # by id, the values of captured arrays before they were assigned
+        self.read: list[tuple[NDArray, int, Any]] = []  # arrays whose values Python read: array, version, memory
         self.deliveries: list[tuple[NDArray | int, NDArray]] = []
         self.recorded = False  # whether which arrays want gradients made a difference
         self.key: NDArray | None = None
@@ -150,6 +151,10 @@ class Trace:
         )
         self.blocks = self.blocks + blocks
         return key
+
+    def note_values(self, array: NDArray) -> None:
+        """Python reads the values of a real array: the trace holds only as long as they stay."""
+        self.read.append((array, array._version[0], array._data))
 
     # --- the end ------------------------------------------------------------------------------------------------------
     def graph(self, outputs: Sequence[NDArray], name: str, updates: bool = True) -> Graph:

@@ -56,6 +56,7 @@ class Variant:
         self.structure: Any = None
         self.single = False
         self.heads: list[int] = []
+        self.values_read = trace.read
         self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
         self.differentiable: list[bool] = []
 
@@ -71,7 +72,12 @@ class Variant:
     def fits(self, arrays: Sequence[NDArray]) -> Any:
         """The sizes of a call if the trace is valid for it now, else None."""
         sizes = self.match(arrays)
-        return sizes if sizes is not None and self._attributes_hold() and self._captured_hold() else None
+        if sizes is None or not self._attributes_hold() or not self._captured_hold():
+            return None
+        return sizes if not self.values_read or self._values_hold() else None
+
+    def _values_hold(self) -> bool:
+        return all(a._version[0] == version and a._data is data for a, version, data in self.values_read)
 
     def _attributes_hold(self) -> bool:
         if self.reads is None:
@@ -128,6 +134,8 @@ class Variant:
                 return f"a size on which Python branched: {guard} no longer holds"
         if self.reads is not None and not self.reads.hold():
             return f"attribute changed: {self.reads.changed()}"
+        if not self._values_hold():
+            return "the values of an array that Python read have changed"
         return "a captured array has another shape or dtype, or wants a gradient now"
 
     # --- calls --------------------------------------------------------------------------------------------------------

@@ -127,6 +127,8 @@ class NDArray:
         data = self._data
         if not isinstance(data, np.ndarray):
             raise data.no_value(asked)
+        if dispatch.state.trace is not None:
+            dispatch.state.trace.note_values(self)
         return data
 
     def asnumpy(self) -> np.ndarray:

@@ -408,9 +408,6 @@ def test_a_failed_call_leaves_states_usable(rng: np.random.Generator) -> None:
     assert np.allclose(compiled(good).asnumpy(), table.asnumpy()[[0, 4]] * (done + 1))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="NDArray._values does not ask the trace: what Python reads of a captured array is compiled in"
-)
 def test_values_of_captured_arrays_that_python_reads_are_not_forgotten() -> None:
     """Either an error with advice, or a guard on the array."""
     scale = nd.array([2.0])
