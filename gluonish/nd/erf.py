@@ -1,7 +1,7 @@
 """The error function on NumPy arrays, which NumPy itself lacks.
 
-Source: W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969), as series instead
-of tables: the Maclaurin series near zero and the continued fraction (by Lentz from the tail) beyond, in float64.
+Source: Abramowitz & Stegun, Handbook of Mathematical Functions, 7.1.6 (a series, near zero) and 7.1.14 (a continued
+fraction, evaluated from its tail, beyond); in float64.
 """
 
 from __future__ import annotations
