@@ -18,7 +18,7 @@ SPARED = 4  # vector registers that are no accumulators: the factor, the addend,
 
 def peak_loop(turns: int) -> tuple[Callable[[], None], float, np.ndarray]:
     """A function that does so many turns in each of TILES tiles, its floating-point operations, and its results."""
-    from gluonish.kernels import pool
+    from gluonish.kernels.entry import entry
     from gluonish.kernels.target import current
 
     target = current()
@@ -28,10 +28,10 @@ def peak_loop(turns: int) -> tuple[Callable[[], None], float, np.ndarray]:
     results = np.zeros((TILES, lanes), np.float32)
     arguments = np.array([values.ctypes.data, results.ctypes.data, turns], np.int64)
     table = np.array([address, arguments.ctypes.data, TILES, 1], np.int64)
-    run, place = pool.executor(), table.ctypes.data
+    run = entry(table.ctypes.data, 1)
 
     def loop(held: Any = (engine, values, results, arguments, table)) -> None:  # what must live as long
-        run(place, 1)
+        run()
 
     return loop, 2.0 * lanes * accumulators * turns * TILES, results
 

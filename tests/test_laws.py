@@ -99,97 +99,146 @@ generator = np.random.default_rng(0)
 FAULTS: list[tuple[str, str, Callable[[], Op]]] = [
     # the record
     ("record_is_complete", "no samples", lambda: altered("tanh", sample=lambda rng: [])),
-    ("record_is_complete", "samples that no seed repeats", lambda: altered(
-        "tanh", sample=lambda rng: [Sample((generator.standard_normal(3).astype("f4"),))]
-    )),
+    (
+        "record_is_complete",
+        "samples that no seed repeats",
+        lambda: altered("tanh", sample=lambda rng: [Sample((generator.standard_normal(3).astype("f4"),))]),
+    ),
     ("record_is_complete", "no words", lambda: altered("tanh", doc="")),
     ("record_is_complete", "an unknown family", lambda: altered("tanh", family="elementary")),
     ("record_is_complete", "too few vjp rules", lambda: altered("add", vjp=OPS["add"].vjp[:1])),
     # shapes and dtypes
     ("result_is_as_the_rule_says", "wrong shape rule", lambda: shifted("sum", lambda s: Spec((*s.shape, 1), s.dtype))),
-    ("result_is_as_the_rule_says", "wrong dtype rule", lambda: shifted(
-        "argmax", lambda s: Spec(s.shape, np.dtype("int32"))
-    )),
+    (
+        "result_is_as_the_rule_says",
+        "wrong dtype rule",
+        lambda: shifted("argmax", lambda s: Spec(s.shape, np.dtype("int32"))),
+    ),
     ("result_is_as_the_rule_says", "float64 leak", lambda: computing("tanh", lambda m, x: m.tanh(x) * np.float64(1))),
     ("result_is_as_the_rule_says", "overwritten input", lambda: behaving("relu", overwriting)),
-    ("every_dtype_gives_the_rules_dtype_or_an_error", "integers become doubles", lambda: altered(
-        "round", forward=np.rint, body=None
-    )),
-    ("every_dtype_gives_the_rules_dtype_or_an_error", "a rule that takes bools", lambda: altered(
-        "negative", accepts="any"
-    )),
-    ("every_size_gives_the_rules_shape_or_an_error", "a lenient rule", lambda: altered(
-        "place", rule=lambda x, shape, key: Spec(shape, x.dtype)
-    )),
+    (
+        "every_dtype_gives_the_rules_dtype_or_an_error",
+        "integers become doubles",
+        lambda: altered("round", forward=np.rint, body=None),
+    ),
+    (
+        "every_dtype_gives_the_rules_dtype_or_an_error",
+        "a rule that takes bools",
+        lambda: altered("negative", accepts="any"),
+    ),
+    (
+        "every_size_gives_the_rules_shape_or_an_error",
+        "a lenient rule",
+        lambda: altered("place", rule=lambda x, shape, key: Spec(shape, x.dtype)),
+    ),
     ("every_size_gives_the_rules_shape_or_an_error", "a lenient op", lambda: altered("matmul", forward=np.matmul)),
-    ("every_size_gives_the_rules_shape_or_an_error", "empties that crash", lambda: behaving(
-        "exp", lambda forward, x: forward(x) + 0 * x.max()
-    )),
-    ("width_of_floats_is_kept", "float32 becomes float64, rule and all", lambda: behaving(
-        "tanh", lambda forward, x: forward(x).astype(np.float64), rule=lambda x: Spec(x.shape, np.dtype("float64"))
-    )),
-    ("width_of_floats_is_kept", "float64 becomes float32", lambda: behaving(
-        "tanh", lambda forward, x: forward(x).astype(np.float32)
-    )),
+    (
+        "every_size_gives_the_rules_shape_or_an_error",
+        "empties that crash",
+        lambda: behaving("exp", lambda forward, x: forward(x) + 0 * x.max()),
+    ),
+    (
+        "width_of_floats_is_kept",
+        "float32 becomes float64, rule and all",
+        lambda: behaving(
+            "tanh", lambda forward, x: forward(x).astype(np.float64), rule=lambda x: Spec(x.shape, np.dtype("float64"))
+        ),
+    ),
+    (
+        "width_of_floats_is_kept",
+        "float64 becomes float32",
+        lambda: behaving("tanh", lambda forward, x: forward(x).astype(np.float32)),
+    ),
     # memory
     ("layout_does_not_matter", "memory read as if contiguous", lambda: behaving("sum", reading_memory)),
-    ("layout_does_not_matter", "another result each time", lambda: behaving(
-        "exp", lambda forward, x: forward(x) + np.float32(next(calls) * 1e-6)
-    )),
+    (
+        "layout_does_not_matter",
+        "another result each time",
+        lambda: behaving("exp", lambda forward, x: forward(x) + np.float32(next(calls) * 1e-6)),
+    ),
     # special values
     ("nan_is_never_lost", "NaN dropped by fmax", lambda: computing("relu", lambda m, x: np.fmax(x, 0))),
     ("nan_is_never_lost", "NaN dropped from one input", lambda: computing("maximum", lambda m, x, y: np.fmax(x, y))),
-    ("nan_is_never_lost", "NaN dropped by a reduction", lambda: altered(
-        "max", forward=lambda x, axes, keepdims: np.fmax.reduce(x, axis=axes, keepdims=keepdims)
-    )),
-    ("special_values_are_as_in_double_precision", "overflow on the way", lambda: computing(
-        "softplus", lambda m, x: m.log(1 + m.exp(x))
-    )),
-    ("special_values_are_as_in_double_precision", "0 * inf on the way", lambda: computing(
-        "sigmoid", lambda m, x: m.exp(x) / (1 + m.exp(x))
-    )),
+    (
+        "nan_is_never_lost",
+        "NaN dropped by a reduction",
+        lambda: altered("max", forward=lambda x, axes, keepdims: np.fmax.reduce(x, axis=axes, keepdims=keepdims)),
+    ),
+    (
+        "special_values_are_as_in_double_precision",
+        "overflow on the way",
+        lambda: computing("softplus", lambda m, x: m.log(1 + m.exp(x))),
+    ),
+    (
+        "special_values_are_as_in_double_precision",
+        "0 * inf on the way",
+        lambda: computing("sigmoid", lambda m, x: m.exp(x) / (1 + m.exp(x))),
+    ),
     ("body_is_the_forward", "a body of its own", lambda: altered("add", body=lambda m, x, y: x - y)),
     ("body_is_the_forward", "no body", lambda: altered("add", body=None)),
     # numbers and mixed dtypes
-    ("numbers_are_weak", "numbers that count as float64", lambda: altered(
-        "add", forward=lambda x, y: np.add(x, y, dtype="f8" if isinstance(x, float) or isinstance(y, float) else None)
-    )),
-    ("numbers_are_weak", "numbers that lose their fraction", lambda: altered(
-        "add", forward=lambda x, y: x + (int(y) if isinstance(y, float) else y)
-    )),
+    (
+        "numbers_are_weak",
+        "numbers that count as float64",
+        lambda: altered(
+            "add",
+            forward=lambda x, y: np.add(x, y, dtype="f8" if isinstance(x, float) or isinstance(y, float) else None),
+        ),
+    ),
+    (
+        "numbers_are_weak",
+        "numbers that lose their fraction",
+        lambda: altered("add", forward=lambda x, y: x + (int(y) if isinstance(y, float) else y)),
+    ),
     ("dtypes_meet_by_the_table", "the first dtype wins", lambda: FirstWins(**record("multiply"))),
     ("dtypes_meet_by_the_table", "NumPy's own promotion", lambda: Unpromoted(**record("multiply"))),
     ("dtypes_meet_by_the_table", "integers divided as integers", lambda: altered("divide", accepts="any")),
     # gradients
     ("gradient_is_the_derivative", "a wrong vjp", lambda: altered("tanh", vjp=(lambda g, y, x: g * (1 - y),))),
-    ("gradient_is_the_derivative", "a wrong sign for one input", lambda: altered(
-        "subtract", vjp=(lambda g, z, x, y: g, lambda g, z, x, y: g)
-    )),
-    ("gradient_is_the_derivative", "a gradient forgotten", lambda: altered(
-        "multiply", vjp=(OPS["multiply"].vjp[0], None)
-    )),
+    (
+        "gradient_is_the_derivative",
+        "a wrong sign for one input",
+        lambda: altered("subtract", vjp=(lambda g, z, x, y: g, lambda g, z, x, y: g)),
+    ),
+    (
+        "gradient_is_the_derivative",
+        "a gradient forgotten",
+        lambda: altered("multiply", vjp=(OPS["multiply"].vjp[0], None)),
+    ),
     ("gradient_is_the_derivative", "all gradients forgotten", lambda: altered("remainder", vjp=None)),
     ("gradient_is_the_derivative", "float32 in the middle", lambda: behaving("exp", float32_inside)),
-    ("gradient_is_the_derivative", "broadcasting undone along the wrong axis", lambda: altered(
-        "broadcast_to", vjp=(lambda g, y, x, shape: g.flip(0).flip(-2).sum_to(x.shape) * 1.5,)
-    )),
-    ("gradient_is_the_derivative", "a gradient of another shape", lambda: altered(
-        "permute_dims", vjp=(lambda g, y, x, axes: nd.reshape(g, x.shape),)
-    )),
-    ("second_gradient_is_the_derivative", "constants in the vjp", lambda: altered(
-        "tanh", vjp=(lambda g, y, x: g * (1 - y * y).detach(),)
-    )),
-    ("second_gradient_is_the_derivative", "a head gradient cut off", lambda: altered(
-        "exp", vjp=(lambda g, y, x: g.detach() * y,)
-    )),
+    (
+        "gradient_is_the_derivative",
+        "broadcasting undone along the wrong axis",
+        lambda: altered("broadcast_to", vjp=(lambda g, y, x, shape: g.flip(0).flip(-2).sum_to(x.shape) * 1.5,)),
+    ),
+    (
+        "gradient_is_the_derivative",
+        "a gradient of another shape",
+        lambda: altered("permute_dims", vjp=(lambda g, y, x, axes: nd.reshape(g, x.shape),)),
+    ),
+    (
+        "second_gradient_is_the_derivative",
+        "constants in the vjp",
+        lambda: altered("tanh", vjp=(lambda g, y, x: g * (1 - y * y).detach(),)),
+    ),
+    (
+        "second_gradient_is_the_derivative",
+        "a head gradient cut off",
+        lambda: altered("exp", vjp=(lambda g, y, x: g.detach() * y,)),
+    ),
     ("writes_after_recording_raise", "copies on the tape", lambda: Copying(**record("multiply"))),
     # tracing
-    ("sizes_may_be_symbols", "sizes frozen without a guard", lambda: shifted(
-        "sum", lambda s: Spec(tuple(getattr(n, "hint", n) for n in s.shape), s.dtype)
-    )),
-    ("sizes_may_be_symbols", "a rule that rounds symbols otherwise", lambda: shifted(
-        "exp", lambda s: Spec(tuple(n if isinstance(n, int) else n + 1 for n in s.shape), s.dtype)
-    )),
+    (
+        "sizes_may_be_symbols",
+        "sizes frozen without a guard",
+        lambda: shifted("sum", lambda s: Spec(tuple(getattr(n, "hint", n) for n in s.shape), s.dtype)),
+    ),
+    (
+        "sizes_may_be_symbols",
+        "a rule that rounds symbols otherwise",
+        lambda: shifted("exp", lambda s: Spec(tuple(n if isinstance(n, int) else n + 1 for n in s.shape), s.dtype)),
+    ),
 ]
 
 

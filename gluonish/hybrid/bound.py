@@ -12,9 +12,9 @@ from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Node, concrete
 from gluonish.hybrid.plan import Place, aligned, plan_arena
 from gluonish.hybrid.step import Step, worth_sharing
-from gluonish.kernels import pool
+from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Plan
-from gluonish.kernels.pointers import INDIRECT, RESOLVE, address_of, handle
+from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
 from gluonish.nd.ops.gather import out_of_range
 from gluonish.nd.size import Size
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gluonish.hybrid.program import Program
 
 ROW = 4  # words of a table row: function, arguments, tiles, share
-AREAS = ("input", "output", "captured", "kept", "held", "key")
+ALONE = 64  # short kernel calls in a row that keep the GIL
 RECYCLED = 1 << 18  # bytes of an output from which on its memory is used again
 empty = np.empty
 
@@ -78,6 +78,7 @@ class Bound:
         self.steps: list[Step] = program.prepared.steps if prepared else program.main
         self.numbers: dict[int, tuple[int, ...]] = {}
         self.spare: list[Any] = []
+        self.inputs = 0 if prepared else len(program.graph.inputs)
         self.captured_data: list[Any] = [None] * len(program.captured)
         self.errors = np.zeros(4, np.int64)
         self.stamp = -1
@@ -144,6 +145,7 @@ class Bound:
         rows: list[tuple[int, int, int, int]] = []
         self.outer: dict[tuple[str, int], list[int]] = {}  # where addresses go that differ per call
         self.parts: list[Any] = []  # (first row, rows) or a function to call between
+        self.shared: list[bool] = []
         begun = 0
         for number, (step, plan) in enumerate(zip(self.steps, self.plans)):
             if step.kernel is None:
@@ -161,7 +163,8 @@ class Bound:
             words += [int(self.number(s)) for s in step.extra]
             if step.checks:
                 words.append(number)
-            rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self._long(step, plan))))
+            self.shared.append(self._long(step, plan))
+            rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
         self.parts.append((begun, len(rows)))
         self.words = np.array(words or [0], np.int64)
         self._build_table(rows)
@@ -169,29 +172,41 @@ class Bound:
     def _build_table(self, rows: list[tuple[int, int, int, int]]) -> None:
         """The table of calls; its first row resolves the addresses of this call's arrays."""
         base = address_of(self.words)
-        areas = list(self.outer)
-        self.objects = np.zeros(len(areas) + 1, np.int64)
+        slots = self._number_slots()
         entries = []
-        for slot, ((area, at), spots) in enumerate(self.outer.items()):
-            how = INDIRECT if area not in ("kept", "held") else at
-            entries += [(slot, base + 8 * spot, how) for spot in spots]
+        for place, spots in self.outer.items():
+            how = place[1] if place[0] in ("kept", "held") else OBJECT
+            entries += [(slots[place], base + 8 * spot, how) for spot in spots]
         self.entries = np.array(entries or [(0, 0, 0)], np.int64)
         self.resolve_words = np.array([address_of(self.objects), address_of(self.entries), len(entries)], np.int64)
         first = (RESOLVE.address, address_of(self.resolve_words), 1, 0)
         self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
-        # the resolving row goes before the first part; row numbers of the parts move on by one
-        table, row = address_of(self.table), ROW * 8
-        calls: list[Any] = [
-            part if callable(part) else (table + (0 if i == 0 else (part[0] + 1) * row), part[1] - part[0] + (i == 0))
-            for i, part in enumerate(self.parts)
-        ]
-        self.calls = [c for c in calls if callable(c) or c[1] > 0]
+        self.calls = [call for part in self.parts if (call := self._call(part, rows)) is not None]
+
+    def _number_slots(self) -> dict[tuple[str, int], int]:
+        """Where in the list of objects each array is: a call's inputs, its outputs, then what it finds itself."""
+        slots = {("input", i): i for i in range(self.inputs)}
+        slots |= {("output", i): len(slots) + i for i in range(len(self.returned))}
+        slots |= {place: len(slots) + i for i, place in enumerate(p for p in self.outer if p not in slots)}
+        self.objects = np.zeros(len(slots) + 1, np.int64)
         self.slots = memoryview(self.objects)  # type: ignore[arg-type]  # an array has a buffer; its stubs forget it
-        of = {name: [(slot, at) for slot, (area, at) in enumerate(areas) if area == name] for name in AREAS}
-        self.input_slots, self.output_slots, self.captured_slots = of["input"], of["output"], of["captured"]
-        self.kept_slots, self.held_slots = [s for s, _ in of["kept"]], [s for s, _ in of["held"]]
-        self.key_slots = [s for s, _ in of["key"]]
-        self.execute = pool.executor()
+        self.captured_slots = [(slots[place], place[1]) for place in self.outer if place[0] == "captured"]
+        self.kept_slots, self.held_slots, self.key_slots = (
+            [slots[place] for place in self.outer if place[0] == area] for area in ("kept", "held", "key")
+        )
+        return slots
+
+    def _call(self, part: Any, rows: list[tuple[int, int, int, int]]) -> Any:
+        """What runs a part: a function that evaluates one op with NumPy, or [an entry]."""
+        if callable(part):
+            return part
+        begin, end = part
+        first = begin == 0  # the resolving row goes before it; row numbers of the others move on by one
+        if begin == end and not first:
+            return None
+        address = address_of(self.table) + (0 if first else (begin + 1) * ROW * 8)
+        release = end - begin > ALONE or any(self.shared[begin:end])
+        return [entry(address, end - begin + first, address_of(self.objects), release)]
 
     def _long(self, step: Step, plan: Any) -> bool:
         if step.work is None:
@@ -213,13 +228,9 @@ class Bound:
     def run(self, data: Sequence[Any], key: Any, held: Kept | None = None) -> tuple[list[np.ndarray], Kept | None]:
         """Runs all steps; see `Program.run`."""
         slots = self.slots
-        for slot, at in self.input_slots:
-            slots[slot] = handle(data[at])
         outputs = (
             [empty(shape, dtype) for shape, dtype in self.returned] if self.recycler is None else self.recycler.take()
         )
-        for slot, at in self.output_slots:
-            slots[slot] = handle(outputs[at])
         kept = None
         if self.kept_layout:
             kept = Kept(self)
@@ -232,11 +243,11 @@ class Bound:
         if self.stamp != self.program.stamp:
             copies = self._point_to_captured()
         for slot in self.key_slots:
-            slots[slot] = handle(key)
+            slots[slot] = id(key)
         try:
             for call in self.calls:
-                if type(call) is tuple:
-                    self.execute(*call)
+                if type(call) is list:
+                    call[0](*data, *outputs)
                 else:
                     call(data, outputs, kept, key, held)
         except BaseException:
@@ -264,7 +275,7 @@ class Bound:
                 copies.append((x, np.ascontiguousarray(x)))
                 x = copies[-1][1]
                 self.stamp = -1  # copied anew each time
-            self.slots[slot] = handle(x)
+            self.slots[slot] = id(x)
         return copies
 
     def _raise(self) -> None:

@@ -39,11 +39,14 @@ class CompiledFunction:
         """Runs the program that fits the arguments; traces and compiles one if none does."""
         if state.trace is not None:  # inside another trace: becomes part of it
             return self.function(*args, **kwargs)
-        if kwargs or any([type(a) is not NDArray for a in args]):
-            arrays: Any = []
+        arrays: Any = args
+        structure = plain(len(args))
+        for a in args:
+            if type(a) is not NDArray:
+                structure = None
+        if kwargs or structure is None:
+            arrays = []
             structure = flatten((args, kwargs), arrays)
-        else:
-            arrays, structure = args, plain(len(args))
         variant, sizes = self._variant(structure, arrays)
         return variant.call(arrays, sizes)
 

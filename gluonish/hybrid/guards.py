@@ -19,10 +19,50 @@ class Argument:
         self.wanted = wanted
 
 
-def matcher(arguments: Sequence[Argument], guards: Sequence[Guard], symbols: Sequence[str]) -> Callable[[Any], Any]:
+class Captured:
+    """What a trace assumed of the arrays that it found: the memory of each (`data`), shape, dtype, and whether it wants
+    a gradient. Other memory of the same shape and dtype is accepted, and `on_move` called."""
+
+    def __init__(self, arrays: Sequence[Any], recording: bool, on_move: Callable[[], None]) -> None:
+        self.arrays = list(arrays)
+        self.data = [a._data for a in arrays]
+        self.specs = [(a._data.shape, a._data.dtype) for a in arrays]
+        self.wanted = [wants(a) for a in arrays] if recording else []
+        self.on_move = on_move
+
+    def rows(self) -> list[str]:
+        """The test as Python: c0, c1, ... are the arrays, C their memory, `moved` the method below."""
+        same = " or ".join(f"c{i}._data is not C[{i}]" for i in range(len(self.arrays)))
+        rows = [f"if ({same}) and not moved(): return None"]
+        if self.wanted:
+            tests = " or ".join(_unwanted(f"c{i}", wanted) for i, wanted in enumerate(self.wanted))
+            rows.append(f"if {tests}: return None")
+        return rows
+
+    def moved(self) -> bool:
+        """Whether all arrays have the shapes and dtypes they had; notes their memory if so."""
+        now = [a._data for a in self.arrays]
+        if [(d.shape, d.dtype) for d in now] != self.specs:
+            return False
+        self.data[:] = now
+        self.on_move()
+        return True
+
+
+def wants(array: Any) -> bool:
+    """Whether a backward would give an array a gradient, or pass one on."""
+    return array._grad is not None or array._entry is not None
+
+
+def matcher(
+    arguments: Sequence[Argument],
+    guards: Sequence[Guard],
+    symbols: Sequence[str],
+    captured: Captured | None = None,
+) -> Callable[[Any], Any]:
     """A function of the list of arrays: the sizes (values of the symbols), or None where the trace does not hold."""
     names = [f"a{i}" for i in range(len(arguments))]
-    rows = [f"def match(arrays{''.join(f', D{i}=D{i}' for i in range(len(names)))}):"]
+    rows = ["def match(arrays):"]
     if names:
         rows.append(f"    {', '.join(names)}, = arrays")
     for i, argument in enumerate(arguments):
@@ -30,8 +70,11 @@ def matcher(arguments: Sequence[Argument], guards: Sequence[Guard], symbols: Seq
     tests = [f"{'not ' if g.holds else ''}({g.left} {g.relation} {g.right})" for g in guards]
     if tests:
         rows.append(f"    if {' or '.join(tests)}: return None")
-    rows.append(f"    return ({''.join(f'{s}, ' for s in symbols)})")
     space: dict[str, Any] = {f"D{i}": a.dtype for i, a in enumerate(arguments)}
+    if captured is not None and captured.arrays:
+        rows += [f"    {row}" for row in captured.rows()]
+        space |= {f"c{i}": a for i, a in enumerate(captured.arrays)} | {"C": captured.data, "moved": captured.moved}
+    rows.append(f"    return ({''.join(f'{s}, ' for s in symbols)})")
     exec("\n".join(rows), space)  # own text only: names, numbers and sizes
     return space["match"]
 
@@ -53,6 +96,11 @@ def _rows(i: int, argument: Argument) -> list[str]:
         rows.append(f"{', '.join(parts)}, = t{i}")
         rows.append(f"if {' or '.join(tests)}: return None")
     if argument.wanted is not None:
-        nothing = f"(a{i}._grad is None and a{i}._entry is None)"
-        rows.append(f"if {nothing if argument.wanted else f'not {nothing}'}: return None")
+        rows.append(f"if {_unwanted(f'a{i}', argument.wanted)}: return None")
     return rows
+
+
+def _unwanted(name: str, wanted: bool) -> str:
+    """The test that whether an array wants a gradient is not as it was."""
+    nothing = f"({name}._grad is None and {name}._entry is None)"
+    return nothing if wanted else f"not {nothing}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node
-from gluonish.hybrid.guards import Argument, matcher
+from gluonish.hybrid.guards import Argument, Captured, matcher, wants
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction
 
 
-def _wants(array: NDArray) -> bool:
-    return array._grad is not None or array._entry is not None
-
-
 class Variant:
     """One trace. `mode` is (structure of the arguments, training, recording)."""
 
@@ -40,9 +36,6 @@ class Variant:
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
         self.on_tape = [a for a in self.captured if id(a._data) not in trace.updated]
-        self.captured_specs = [(a._data.shape, a.dtype) for a in self.captured]
-        self.captured_data = [a._data for a in self.captured]
-        self.captured_wanted = [_wants(a) for a in self.captured]
         self._sizes(trace, arrays)
         self.blocks = trace.blocks
         self.count_blocks = evaluator([trace.blocks], self.symbols)
@@ -64,15 +57,16 @@ class Variant:
         self.scope = trace.sizes
         self.symbols = list(trace.sizes.hints)
         self.guards = list(trace.sizes.guards.values())
-        wanted = [_wants(x) if self.recording else None for x in arrays]
+        wanted = [wants(x) if self.recording else None for x in arrays]
         self.arguments = [Argument(a.shape, a.dtype, w) for a, w in zip(trace.arguments, wanted)]
-        self.match = matcher(self.arguments, self.guards, self.symbols)
+        captured = Captured(self.captured, self.recording, self._moved)
+        self.match = matcher(self.arguments, self.guards, self.symbols, captured)
 
     # --- guards -------------------------------------------------------------------------------------------------------
     def fits(self, arrays: Sequence[NDArray]) -> Any:
         """The sizes of a call if the trace is valid for it now, else None."""
         sizes = self.match(arrays)
-        if sizes is None or not self._attributes_hold() or not self._captured_hold():
+        if sizes is None or not self._attributes_hold():
             return None
         return sizes if not self.values_read or self._values_hold() else None
 
@@ -90,27 +84,11 @@ class Variant:
         self.seen_changes = now
         return True
 
-    def _captured_hold(self) -> bool:
-        for a, data in zip(self.captured, self.captured_data):
-            if a._data is not data and not self._still_fits(a):
-                return False
-        if self.recording:
-            for a, wanted in zip(self.captured, self.captured_wanted):
-                if (a._grad is None and a._entry is None) is wanted:
-                    return False
-        return True
-
-    def _still_fits(self, array: NDArray) -> bool:
-        """Whether a captured array that has other memory now has the shape and dtype it had."""
-        i = next(i for i, a in enumerate(self.captured) if a is array)
-        shape, dtype = self.captured_specs[i]
-        if array._data.dtype != dtype or array._data.shape != shape:
-            return False
-        self.captured_data[i] = array._data
+    def _moved(self) -> None:
+        """A captured array has other memory now."""
         self.program.stamp += 1
         if self.backward is not None and self.backward.ready is not None:
             self.backward.ready.stamp += 1
-        return True
 
     def misfit(self, arrays: Sequence[NDArray]) -> str:
         """Why these arguments do not fit, in words."""
@@ -120,8 +98,8 @@ class Variant:
                 return f"argument {i} has {x.ndim} dimensions, not {len(argument.shape)}"
             if x.dtype != argument.dtype:
                 return f"argument {i} is {x.dtype}, not {argument.dtype}"
-            if argument.wanted is not None and _wants(x) != argument.wanted:
-                return f"argument {i} {'wants' if _wants(x) else 'does not want'} a gradient"
+            if argument.wanted is not None and wants(x) != argument.wanted:
+                return f"argument {i} {'wants' if wants(x) else 'does not want'} a gradient"
             for axis, (size, expected) in enumerate(zip(x.shape, argument.shape)):
                 if isinstance(expected, int) and size != expected:
                     return f"size {size} of argument {i}, dimension {axis}, was {expected}"
@@ -142,7 +120,7 @@ class Variant:
     def call(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
-        data = [contiguous(x._data) for x in arrays]
+        data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
         results, kept = self.program.run(data, sizes, key)
         outputs = [NDArray(d) for d in results]
         if self.deliveries:
@@ -255,7 +233,7 @@ class Call:
             for array, values in changed:  # the call has updated them already, once is enough
                 array._data[...] = values
         heads = [outputs[i] for i in grads]
-        wanted = [x for x in inputs if _wants(x)]
+        wanted = [x for x in inputs if wants(x)]
         return list(zip(wanted, autograd.grad(heads, wanted, [grads[i] for i in grads], create_graph=True)))
 
 
@@ -280,13 +258,13 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     trace = Trace()
     watching = owner.watch.watching() if owner.watch is not None else nullcontext()
     with tracing(trace, recording), watching as reads:
-        wanted = [_wants(x) if recording else x._grad is not None for x in arrays]
+        wanted = [wants(x) if recording else x._grad is not None for x in arrays]
         stand_ins = [trace.argument(x.spec, f"x{i}", w) for i, (x, w) in enumerate(zip(arrays, wanted))]
         args, kwargs = unflatten(structure, iter(stand_ins))
         results: list[NDArray] = []
         shape_of_results = flatten(owner.function(*args, **kwargs), results)
         results = [trace.capture(r) for r in results]
-        differentiable = [recording and r.dtype.kind == "f" and _wants(r) for r in results]
+        differentiable = [recording and r.dtype.kind == "f" and wants(r) for r in results]
         heads, gradients = _trace_backward(trace, results, differentiable) if any(differentiable) else ([], [])
     deliveries = [v for _, v in trace.deliveries]
     outputs = [*results, *deliveries, *(value for _, value in gradients)]

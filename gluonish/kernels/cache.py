@@ -29,7 +29,7 @@ _HASH_BYTES = 32
 
 def key(kernel: Kernel, machine: Target) -> str:
     """The name of a kernel's entry: a hash of its source, its externals, the target and the compiler's own version."""
-    facts = (kernel.name, kernel.source, kernel.externals, machine, _compiler())
+    facts = (kernel.name, kernel.source, kernel.externals, kernel.gives, machine, _compiler())
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 

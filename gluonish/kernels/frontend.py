@@ -31,7 +31,7 @@ _I64 = ir.IntType(64)
 
 
 def lower(kernel: Kernel, symbol: str) -> str:
-    """LLVM text with one exported function, `void symbol(int64 args, int64 begin, int64 end)`.
+    """LLVM text with one exported function, `symbol(int64 args, int64 begin, int64 end)`; see Kernel.
 
     Raises KernelError with the line of the source when the source is not in the kernel language.
     """
@@ -44,7 +44,7 @@ def lower(kernel: Kernel, symbol: str) -> str:
                 cpu_target.target_context,
                 function,
                 (types.int64,) * 3,
-                types.void,
+                types.int64 if kernel.gives else types.void,
                 _flags(),
                 {},
                 library=library,
@@ -153,7 +153,7 @@ def _finished(kernel: Kernel, modules: list[ir.Module], inner: str, symbol: str)
             item.initializer = ir.Constant(item.value_type, None)
     for function in module.functions:
         _add_flags(kernel, function)
-    _export(module, module.get_global(inner), symbol)
+    _export(module, module.get_global(inner), symbol, kernel.gives)
     nodes = loop_metadata.mark_innermost_loops(module)
     return f"{module}\n{nodes}"
 
@@ -168,15 +168,18 @@ def _add_flags(kernel: Kernel, function: ir.Function) -> None:
                     item.flags.extend(FLAGS)
 
 
-def _export(module: ir.Module, inner: ir.Function, symbol: str) -> None:
+def _export(module: ir.Module, inner: ir.Function, symbol: str, gives: bool) -> None:
     """Adds the C function around Numba's, which also takes places for a result and an exception."""
     inner.linkage = "internal"
     inner.attributes.add("alwaysinline")
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_I64] * 3), symbol)
+    function = ir.Function(module, ir.FunctionType(_I64 if gives else ir.VoidType(), [_I64] * 3), symbol)
     builder = ir.IRBuilder(function.append_basic_block())
     places = [builder.alloca(kind.pointee) for kind in inner.function_type.args[:2]]
     builder.call(inner, places + list(function.args))
-    builder.ret_void()
+    if gives:
+        builder.ret(builder.load(places[0], typ=_I64))
+    else:
+        builder.ret_void()
 
 
 def _message(error: NumbaError) -> str:

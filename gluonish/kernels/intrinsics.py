@@ -27,6 +27,7 @@ alike is the same number. All operands of an op have the same type. Python float
     spin_pause()                     tells the core that this is a waiting loop
     call_tiles(fn, args, begin, end) calls a kernel by its address
     call_function(fn, a, b)          calls a C function of up to two integers by its address
+    call_value(fn)                   calls a C function of none, which gives an integer
 
 Deliberately not here: contractions (`microkernel.py`) and the meaning of ops (`nd`, `vector_math.py`).
 """
@@ -266,13 +267,13 @@ def spin_pause(typing):  # type: ignore[no-untyped-def]
     return types.void(), emit
 
 
-def _caller(count: int) -> Callable[..., Any]:
-    function = ir.FunctionType(ir.VoidType(), [I64] * count)
+def _caller(count: int, result: ir.Type | None = None) -> Callable[..., Any]:
+    function = ir.FunctionType(result or ir.VoidType(), [I64] * count)
 
     def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         callee = builder.inttoptr(args[0], function.as_pointer())
-        builder.call(callee, args[1:])
-        return context.get_dummy_value()
+        value = builder.call(callee, args[1:])
+        return value if result else context.get_dummy_value()
 
     return emit
 
@@ -289,6 +290,12 @@ def call_function(typing, function, a, b):  # type: ignore[no-untyped-def]
     return types.void(*[types.int64] * 3), _caller(2)
 
 
+@intrinsic
+def call_value(typing, function):  # type: ignore[no-untyped-def]
+    """Calls a C function without parameters; gives its integer or pointer."""
+    return types.int64(types.int64), _caller(0, I64)
+
+
 INTRINSICS: dict[str, Any] = {
     "atomic_add": atomic_add,
     "atomic_exchange": atomic_exchange,
@@ -298,6 +305,7 @@ INTRINSICS: dict[str, Any] = {
     "spin_pause": spin_pause,
     "call_tiles": call_tiles,
     "call_function": call_function,
+    "call_value": call_value,
     "min": _chooser("min", "<"),
     "max": _chooser("max", ">"),
 }

@@ -34,13 +34,14 @@ class Kernel:
     name: the function defined by `source`. externals: intrinsics the source calls beside the built-in ones, as
     (name in the source, "module:factory", parameters): when it is compiled,
     `gluonish.kernels.<module>.<factory>(*parameters)` gives the intrinsic. plan: (shapes of inputs, shapes of outputs)
-    -> Plan; not part of the identity.
+    -> Plan; not part of the identity. gives: the function returns an int64 (kernels of a program do not).
     """
 
     name: str
     source: str
     externals: tuple[External, ...] = ()
     plan: Callable[[list[tuple[int, ...]], list[tuple[int, ...]]], Plan] | None = field(default=None, compare=False)
+    gives: bool = False
 
     @property
     def address(self) -> int:

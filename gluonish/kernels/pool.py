@@ -1,11 +1,11 @@
 """The executor of programs, and the threads that help it.
 
 A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 1 if worth sharing].
-`run(table_address, steps)` runs the rows in order on the calling thread, without the GIL. At a row worth sharing it
-opens a job: the caller and the workers that happen to be running take chunks of tiles by one atomic counter until none
-is left; then the caller closes the job and waits only for workers that are inside it. So a worker that the system does
-not schedule delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second
-Python thread that runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
+The executor runs the rows in order on the calling thread (`entry.py` calls it). At a row worth sharing it opens a job:
+the caller and the workers that happen to be running take chunks of tiles by one atomic counter until none is left; then
+the caller closes the job and waits only for workers that are inside it. So a worker that the system does not schedule
+delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second Python thread
+that runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
 
 Workers are daemon threads inside a compiled loop. They start at the first shared row, spin for about 150 microseconds
 after their last job, then sleep until a shared row wakes them. They stop before a fork and at exit.
@@ -23,7 +23,6 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -177,18 +176,9 @@ def spin(count, begin, end):
 )
 
 
-def run(table: int, steps: int) -> None:
-    """Runs the first `steps` rows of the program table at an address; returns when all is done.
-
-    `executor()` gives the same function without the look-up, for who calls it often.
-    """
-    executor()(table, steps)
-
-
-@functools.cache
-def executor() -> Callable[[int, int], None]:
-    """The compiled function behind `run`."""
-    return functools.partial(_function(_EXECUTE), _made().address)
+def executor() -> tuple[int, int]:
+    """Addresses of the executor's function, `execute(control, table, steps)`, and of its control block."""
+    return address(_EXECUTE), _made().address
 
 
 def get_num_threads() -> int:
@@ -255,8 +245,8 @@ class _Pool:
         self._callback = ctypes.CFUNCTYPE(None)(self._start)
         words = self._words
         words[_START] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-        words[_WAKE] = _address_of(ctypes.pythonapi.PyThread_release_lock)
-        words[_SLEEP] = _address_of(ctypes.pythonapi.PyThread_acquire_lock)
+        words[_WAKE] = address_of(ctypes.pythonapi.PyThread_release_lock)
+        words[_SLEEP] = address_of(ctypes.pythonapi.PyThread_acquire_lock)
         words[_YIELD] = _yield_address()
         words[_HELPERS] = get_num_threads() - 1
         self._halt, self._work = _function(_HALT), _function(_WORK)
@@ -310,8 +300,8 @@ class _Pool:
         whole = sum(1 << cpu for cpu in allowed)
         rows = [(whole & ~(1 << cpu)).to_bytes(_MASK_BYTES, "little") for cpu in range(8 * _MASK_BYTES)]
         self._masks = ctypes.create_string_buffer(b"".join(rows))
-        self._words[_AFFINITY] = _address_of(system.sched_setaffinity)
-        self._words[_GETCPU] = _address_of(system.getcpu)
+        self._words[_AFFINITY] = address_of(system.sched_setaffinity)
+        self._words[_GETCPU] = address_of(system.getcpu)
         self._words[_MASKS] = ctypes.addressof(self._masks)
 
     def stop(self) -> None:
@@ -362,15 +352,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_guard.release, after_in_child=_after_fork_in_child)
 
 
-def _address_of(function: Any) -> int:
+def address_of(function: Any) -> int:
+    """Where a C function that ctypes knows begins."""
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def _yield_address() -> int:
     """A C function without arguments that lets another thread run on this core."""
     if os.name == "nt":
-        return _address_of(ctypes.WinDLL("kernel32").SwitchToThread)  # type: ignore[attr-defined]
-    return _address_of(ctypes.CDLL(None).sched_yield)
+        return address_of(ctypes.WinDLL("kernel32").SwitchToThread)  # type: ignore[attr-defined]
+    return address_of(ctypes.CDLL(None).sched_yield)
 
 
 def _new_lock() -> int:

@@ -413,4 +413,3 @@ def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
     """The Euclidean length over the axes."""
     x = dispatch.as_array(x)
     return e.sqrt(sum(x * x, axis, keepdims))
-

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.kernels import pool
+from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel
 
 GUARD = 64  # numbers before and after each output that must stay as they are
@@ -26,7 +27,7 @@ def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], thread
     before = pool.get_num_threads()
     pool.set_num_threads(threads)
     try:
-        pool.run(table.ctypes.data, 1)
+        entry(table.ctypes.data, 1)()
     finally:
         pool.set_num_threads(before)
     assert np.isnan(memory[:GUARD]).all() and np.isnan(memory[GUARD + size :]).all(), "written outside of the output"

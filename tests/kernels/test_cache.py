@@ -20,6 +20,7 @@ PROGRAM = """
 import sys
 import numpy as np
 from gluonish.kernels import pool
+from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel
 kernel = Kernel("double", '''
 def double(args, begin, end):
@@ -31,7 +32,7 @@ x = np.ones(100, "f4")
 args = np.array([x.ctypes.data])
 table = np.array([[kernel.address, args.ctypes.data, 100, 1]])
 pool.set_num_threads(2)
-pool.run(table.ctypes.data, 1)
+entry(table.ctypes.data, 1)()
 assert abs(x - np.tanh(2)).max() < 1e-6
 print("numba" in sys.modules)
 """

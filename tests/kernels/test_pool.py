@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from gluonish.kernels import pool
+from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel
 
 COUNT = Kernel(
@@ -56,7 +57,7 @@ class Counting:
         self.table = np.array(rows, "i8")
 
     def run(self) -> None:
-        pool.run(self.table.ctypes.data, len(self.table))
+        entry(self.table.ctypes.data, len(self.table))()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -96,7 +97,7 @@ def test_helpers_really_help() -> None:
         times = []
         for _ in range(5):
             start = time.perf_counter()
-            pool.run(table.ctypes.data, 1)
+            entry(table.ctypes.data, 1)()
             times.append(time.perf_counter() - start)
         spent[share] = min(times)
     assert word[0] == 2 * 5 * 400
@@ -124,7 +125,7 @@ def step(args, begin, end):
     back = np.array([y.ctypes.data, x.ctypes.data, n], "i8")
     table = np.array([[step.address, (forth, back)[i % 2].ctypes.data, n, 1] for i in range(steps)], "i8")
     for repeat in range(1, 51):
-        pool.run(table.ctypes.data, steps)
+        entry(table.ctypes.data, steps)()
         turns = repeat * steps
         np.testing.assert_array_equal(x, (np.arange(n) + turns) % n + turns)
 
@@ -202,6 +203,7 @@ import os, sys, time, warnings
 warnings.simplefilter("error")
 import numpy as np
 from gluonish.kernels import pool
+from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel
 kernel = Kernel("fill", '''
 def fill(args, begin, end):
@@ -214,7 +216,7 @@ args = np.array([out.ctypes.data])
 table = np.array([[kernel.address, args.ctypes.data, 1000, 1]])
 pool.set_num_threads(3)
 def run():
-    pool.run(table.ctypes.data, 1)
+    entry(table.ctypes.data, 1)()
     assert (out == out[0]).all()
     return int(out[0])
 """
@@ -259,7 +261,7 @@ def test_fork_while_another_thread_runs_programs() -> None:
 import threading
 stop = False
 def work():
-    while not stop: pool.run(other.ctypes.data, 1)
+    while not stop: entry(other.ctypes.data, 1)()
 second = np.zeros(1000, "i8"); words = np.array([second.ctypes.data])
 other = np.array([[kernel.address, words.ctypes.data, 1000, 1]])
 thread = threading.Thread(target=work); thread.start()

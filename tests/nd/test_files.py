@@ -39,7 +39,7 @@ def written(path: Path, header: Any, body: bytes = b"", length: int | None = Non
 def test_round_trip(dtype: str, tmp_path: Path, rng: np.random.Generator) -> None:
     arrays = {
         "a": nd.array(rng.integers(0, 2, (3, 4)).astype(dtype)),
-        "layer.0.weight é\n\"": nd.array(rng.integers(0, 2, (2, 3, 1)).astype(dtype)),
+        'layer.0.weight é\n"': nd.array(rng.integers(0, 2, (2, 3, 1)).astype(dtype)),
         "scalar": nd.array(np.array(1, dtype)),
         "empty": nd.zeros((0, 5), dtype=dtype),
         "turned": nd.array(rng.integers(0, 2, (3, 5)).astype(dtype)).T[::-1, 1:],
