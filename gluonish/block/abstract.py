@@ -40,6 +40,17 @@ class AbstractTrace:
         """The data of such an array."""
         return Abstract(tuple(shape or ()), dtype)
 
+    def capture(self, array: NDArray) -> NDArray:
+        """Arrays stay what they are."""
+        return array
+
+    def gradient(self, array: NDArray) -> NDArray | None:
+        """An array of the same shape."""
+        return NDArray(self.data(array.shape, array.dtype)) if array._grad is not None else None
+
+    def refuse_change(self, array: NDArray, what: str) -> None:
+        """Nothing changes here."""
+
     def assign(self, array: NDArray, key: Any, value: Any) -> None:
         """Nothing changes values here."""
 

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, TraceError, apply
+from gluonish.hybrid.writes import Writes
 from gluonish.nd import dispatch
 from gluonish.nd.array import Gradient, NDArray
-from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.errors import user_line
 from gluonish.nd.op import Op, Spec
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.ops.random import advance_op
 from gluonish.nd.size import SizeLike, SizeScope, hint
-
-_VIEWS = ("reshape", "permute_dims", "index", "broadcast_to")
 
 
 class TracedGradient(Gradient):
@@ -42,6 +41,14 @@ class TracedGradient(Gradient):
     def receive(self, value: NDArray) -> None:
         """Notes that the program must hand `value` to the original array's gradient."""
         self.trace.deliveries.append((self.original, value))
+        if isinstance(self.original, NDArray) and self.original.grad_req == "add":
+            value = (self.before() if self.value is None else self.value) + value
+        self.value = value
+
+    def before(self) -> NDArray:
+        """The gradient that the captured array has when the program begins."""
+        assert isinstance(self.original, NDArray) and self.original._grad is not None
+        return self.original._grad.present(self.original)
 
 
 class Trace:
@@ -50,11 +57,11 @@ class Trace:
     def __init__(self) -> None:
         self.sizes = SizeScope()
         self.arguments: list[NDArray] = []
+        self.inputs: list[Node] = []  # their values at the beginning
         self.captured: dict[int, NDArray] = {}  # id of the real array -> its stand-in
         self.originals: dict[int, NDArray] = {}  # id of the real array -> the real array (kept alive)
         self.leaves: dict[int, Node] = {}  # id of the memory (detached arrays share it) -> its leaf
-        self.updated: dict[int, NDArray] = {}  # id of the memory -> its value at the end
-        self.overwritten: dict[int, Node] = {}  # by id, the values of captured arrays before they were assigned
+        self.writes = Writes(self)
         self.read: list[tuple[NDArray, int, Any]] = []  # arrays whose values Python read: array, version, memory
         self.deliveries: list[tuple[NDArray | int, NDArray]] = []
         self.recorded = False  # whether which arrays want gradients made a difference
@@ -65,7 +72,8 @@ class Trace:
     def argument(self, spec: Spec, name: str, wants_gradient: bool = False) -> NDArray:
         """A stand-in for an argument, its sizes symbolic."""
         shape = tuple(self.sizes.symbol(int(s)) for s in spec.shape)
-        array = NDArray(Node("input", Spec(shape, spec.dtype), name=name))
+        self.inputs.append(Node("input", Spec(shape, spec.dtype), name=name))
+        array = NDArray(self.inputs[-1])
         if wants_gradient:
             array._grad = TracedGradient(self, len(self.arguments))
         self.arguments.append(array)
@@ -74,12 +82,12 @@ class Trace:
     def capture(self, array: NDArray) -> NDArray:
         """The stand-in for an array of this trace (itself) or for a real one."""
         if isinstance(array._data, Node):
-            if self.overwritten:
-                self._refuse_stale(array._data)
+            if self.writes.overwritten:
+                self.writes.refuse_stale(array._data)
             return array
         memory = id(array._data)
-        if memory in self.updated:
-            return self.updated[memory]
+        if memory in self.writes.updated:
+            return self.writes.updated[memory]
         found = self.captured.get(id(array))
         if found is None:
             if memory not in self.leaves:
@@ -107,40 +115,29 @@ class Trace:
         return out
 
     def assign(self, array: NDArray, key: Any, value: Any) -> None:
-        """`array[:] = value`: an update of a captured array. Other keys cannot be traced."""
-        if isinstance(array._data, Node):
-            raise TraceError(
-                f"assigning to a computed array cannot be traced; make a new one with nd.where, nd.concat or "
-                f"arithmetic ({user_line()})"
-            )
-        if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
-            raise TraceError(
-                f"only whole arrays can be assigned while tracing: write `array[:] = value` ({user_line()})"
-            )
-        current = self.capture(array)
-        value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
-        if dispatch.state.recording and any(x._grad is not None or x._entry is not None for x in (array, value)):
-            raise ValueError(
-                f"under autograd.record() neither an array that needs a gradient can be assigned to nor a value that "
-                f"needs one be assigned (shape {shape_text(array.shape)}); assign value.detach() or use nd.where "
-                f"({user_line()})"
-            )
-        with quiet_tape():
-            value = cast(self.capture(value), dtype=array.dtype)
-            if tuple(value.shape) != tuple(current.shape):
-                value = value.broadcast_to(current.shape)
-        self.overwritten[id(current._data)] = current._data
-        self.updated[id(array._data)] = value
+        """`array[:] = value`; see `Writes`."""
+        self.writes.assign(array, key, value)
 
-    def _refuse_stale(self, node: Node) -> None:
-        """In eager mode a view shows what is assigned to its array later; a traced one cannot."""
-        while node.is_op(*_VIEWS):
-            node = node.inputs[0]
-        if id(node) in self.overwritten:
+    def gradient(self, array: NDArray) -> NDArray | None:
+        """What `array.grad` is here: what a backward of this trace gave, else what stands there when the program runs.
+
+        Raises: TraceError for the gradient that an argument brings.
+        """
+        stand_in = self.capture(array)
+        own = stand_in._grad
+        if not isinstance(own, TracedGradient):
+            return own.value if own is not None else None
+        if own.value is None and isinstance(own.original, int):
             raise TraceError(
-                f"a view of an array is read after the array was assigned, which cannot be traced; make the view after "
-                f"the assignment, or keep the old values with `* 1` ({user_line()})"
+                f"the gradient that argument {own.original} has from outside is not known in a compiled function; pass "
+                f"x.grad as an argument, or call backward() inside first ({user_line()})"
             )
+        return own.value if own.value is not None else own.before()
+
+    def refuse_change(self, array: NDArray, what: str) -> None:
+        """Raises TraceError for what would change the gradient of an array from outside only once, now."""
+        if not isinstance(array._data, Node) or isinstance(array._grad, TracedGradient):
+            raise TraceError(f"{what} cannot be traced; do it outside the compiled function ({user_line()})")
 
     def random_key(self, blocks: SizeLike) -> NDArray:
         """The key for the next draw: the program's key moved on by what the trace has drawn so far."""
@@ -159,9 +156,9 @@ class Trace:
     # --- the end ------------------------------------------------------------------------------------------------------
     def graph(self, outputs: Sequence[NDArray], name: str, updates: bool = True) -> Graph:
         """The graph of the given outputs."""
-        changes = [(self.leaves[i], v._data) for i, v in self.updated.items()] if updates else []
+        changes = [(self.leaves[i], v._data) for i, v in self.writes.updated.items()] if updates else []
         nodes = [self.capture(x)._data for x in outputs]
-        return Graph([a._data for a in self.arguments], nodes, changes, name)
+        return Graph(list(self.inputs), nodes, changes, name)
 
 
 def _in_range(op: Op, nodes: list[Any]) -> list[Any]:
@@ -196,14 +193,3 @@ def tracing(trace: Trace, recording: bool = False) -> Iterator[Trace]:
         yield trace
     finally:
         state.trace, state.recording = before
-
-
-@contextmanager
-def quiet_tape() -> Iterator[None]:
-    """Nothing goes on the tape inside."""
-    before = dispatch.state.recording
-    dispatch.state.recording = False
-    try:
-        yield
-    finally:
-        dispatch.state.recording = before

@@ -35,7 +35,7 @@ class Variant:
         self.recording = mode[2] or trace.recorded
         self.captured = list(trace.originals.values())
         # what the call itself updates is no input of its backward, which reads a kept copy
-        self.on_tape = [a for a in self.captured if id(a._data) not in trace.updated]
+        self.on_tape = [a for a in self.captured if id(a._data) not in trace.writes.updated]
         self._sizes(trace, arrays)
         self.blocks = trace.blocks
         self.count_blocks = evaluator([trace.blocks], self.symbols)
@@ -51,6 +51,7 @@ class Variant:
         self.heads: list[int] = []
         self.values_read = trace.read
         self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
+        self.written: list[int] = []  # arguments that it assigned to
         self.differentiable: list[bool] = []
 
     def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
@@ -123,13 +124,20 @@ class Variant:
         data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
         results, kept = self.program.run(data, sizes, key)
         outputs = [NDArray(d) for d in results]
-        if self.deliveries:
-            for whose, value in zip(self.deliveries, outputs[len(self.differentiable) :]):
-                original = arrays[whose] if isinstance(whose, int) else whose
-                original._grad.receive(value)  # type: ignore[union-attr]
+        if self.deliveries or self.written:
+            self._deliver(arrays, outputs)
         if self.backward is not None:
             note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
         return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
+
+    def _deliver(self, arrays: Sequence[NDArray], outputs: list[NDArray]) -> None:
+        """Hands out gradients and the values of arguments that the function assigned to."""
+        values = iter(outputs[len(self.differentiable) :])
+        for whose in self.deliveries:
+            original = arrays[whose] if isinstance(whose, int) else whose
+            original._grad.receive(next(values))  # type: ignore[union-attr]
+        for position in self.written:
+            arrays[position][:] = next(values)
 
     def explain(self) -> list[str]:
         """Lines on guards, fallbacks and kernels."""
@@ -266,7 +274,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
         results = [trace.capture(r) for r in results]
         differentiable = [recording and r.dtype.kind == "f" and wants(r) for r in results]
         heads, gradients = _trace_backward(trace, results, differentiable) if any(differentiable) else ([], [])
-    deliveries = [v for _, v in trace.deliveries]
+    deliveries = [*[v for _, v in trace.deliveries], *trace.writes.arguments.values()]
     outputs = [*results, *deliveries, *(value for _, value in gradients)]
     variant = Variant(owner, mode, arrays, trace)
     variant.reads = reads
@@ -275,6 +283,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.single = len(results) == 1 and not isinstance(shape_of_results, tuple)
     variant.differentiable = differentiable
     variant.deliveries = [original for original, _ in trace.deliveries]
+    variant.written = list(trace.writes.arguments)
     variant.traced = trace.graph(outputs, owner.name)
     variant.traced.inputs += [h._data for h in heads]
     variant.optimised = run_passes(variant.traced)
@@ -287,7 +296,7 @@ def _trace_backward(
 ) -> tuple[list[NDArray], list[tuple[NDArray, NDArray]]]:
     heads: list[NDArray] = []
     walk = autograd.Walk()
-    trace.overwritten.clear()  # the rules of gradients read values as they were
+    trace.writes.overwritten.clear()  # the rules of gradients read values as they were
     with autograd.pause(state.training):
         for r, wanted in zip(results, differentiable):
             if wanted:

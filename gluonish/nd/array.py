@@ -23,7 +23,7 @@ GRAD_REQS = ("write", "add", "null")
 
 
 class Gradient:
-    """The gradient of one array: how it is to be stored, and its value once a backward has given one."""
+    """The gradient of one array: how it is to be stored, and its value, always the same NDArray once there is one."""
 
     __slots__ = ("request", "value", "fresh")
 
@@ -36,8 +36,22 @@ class Gradient:
         """Takes the value of a backward: `write` replaces what was there, `add` adds to it."""
         if self.request == "add" and self.value is not None:
             value = self.value + value
-        self.value = value
+        self.become(value)
         self.fresh = True
+
+    def become(self, value: NDArray) -> None:
+        """Takes over the memory of a value that nobody else has."""
+        if self.value is None:
+            self.value = value
+        else:
+            self.value._data = value._data
+            self.value._version[0] += 1
+
+    def present(self, owner: NDArray) -> NDArray:
+        """The value; zeros until there is one."""
+        if self.value is None:
+            self.value = NDArray(np.zeros(owner.shape, owner.dtype))
+        return self.value
 
 
 class NDArray:
@@ -200,23 +214,30 @@ class NDArray:
         if grad_req != "null" and self.dtype.kind != "f":
             raise TypeError(f"only floating-point arrays have gradients, this one is {self.dtype} ({user_line()})")
         self._entry = None
-        self._grad = None if grad_req == "null" else Gradient(grad_req)
+        if grad_req == "null":
+            self._grad = None
+        elif self._grad is None or dispatch.state.trace is not None:
+            self._grad = Gradient(grad_req)
+        else:
+            self._grad.request = grad_req
+            self.zero_grad()
 
     @property
     def grad(self) -> NDArray | None:
-        """The gradient: zeros until a backward has given one, None without `attach_grad`."""
+        """The gradient, always the same array: zeros until a backward has given one. None without `attach_grad`."""
         if self._grad is None:
             return None
-        if self._grad.value is None:
-            self._grad.value = NDArray(np.zeros(self.shape, self.dtype))
-        return self._grad.value
+        trace = dispatch.state.trace
+        return self._grad.present(self) if trace is None else trace.gradient(self)
 
     @grad.setter
     def grad(self, value: NDArray) -> None:  # so that `x.grad *= 2` works
         if self._grad is None or not isinstance(value, NDArray) or value.spec != self.spec:
             got = value.spec if isinstance(value, NDArray) else type(value).__name__
             raise ValueError(f"the gradient of an array {self.spec} with attach_grad(), not {got} ({user_line()})")
-        self._grad.value = value
+        self._refuse_in_trace("assigning to .grad")
+        if value is not self._grad.value:
+            self._grad.become(NDArray(value._data.copy()))
 
     @property
     def grad_req(self) -> str:
@@ -225,9 +246,16 @@ class NDArray:
 
     def zero_grad(self) -> None:
         """Sets the gradient to zero."""
+        self._refuse_in_trace("zero_grad()")
         if self._grad is not None:
-            self._grad.value = None
+            if self._grad.value is not None:
+                self._grad.become(NDArray(np.zeros(self.shape, self.dtype)))
             self._grad.fresh = False
+
+    def _refuse_in_trace(self, what: str) -> None:
+        trace = dispatch.state.trace
+        if trace is not None:
+            trace.refuse_change(self, what)
 
     def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
         """`autograd.backward` from this array; ones are the head gradient if none is given."""
@@ -237,6 +265,8 @@ class NDArray:
 
     def detach(self) -> NDArray:
         """The same values, cut off from the tape."""
+        if dispatch.state.trace is not None:
+            dispatch.state.trace.capture(self)  # the trace follows this array, not the memory it has now
         out = NDArray(self._data)
         out._version = self._version
         return out

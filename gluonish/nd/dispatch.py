@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,12 +23,37 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"gluonish\.nd\.dispatch")
 
 
+class TraceLike(Protocol):
+    """What arrays and ops ask of a trace under way."""
+
+    def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
+        """The output of one op call."""
+
+    def capture(self, array: NDArray) -> NDArray:
+        """The trace's own array for one that may come from outside."""
+
+    def assign(self, array: NDArray, key: Any, value: Any) -> None:
+        """`array[key] = value`."""
+
+    def gradient(self, array: NDArray) -> NDArray | None:
+        """`array.grad`."""
+
+    def refuse_change(self, array: NDArray, what: str) -> None:
+        """Raises where `what` would change the gradient of an array once, and not at each run."""
+
+    def note_values(self, array: NDArray) -> None:
+        """Python reads the values of a real array."""
+
+    def random_key(self, blocks: Any) -> NDArray:
+        """The key of the next draw, of so many blocks."""
+
+
 class State(threading.local):
-    """What the running thread is doing. `trace` is the trace under way, an object with `bind(op, inputs, attrs)`."""
+    """What the running thread is doing. `trace` is the trace under way."""
 
     recording = False
     training = False
-    trace: Any = None
+    trace: TraceLike | None = None
 
 
 state = State()

@@ -70,8 +70,8 @@ def _in_place(op: Op) -> Callable[[NDArray, Any], NDArray]:
                 f"{shape_text(self.shape)}; write `x = x + ...` for a new array ({user_line()})"
             )
         result = op(self, other)
-        if result._entry is not None or not isinstance(self._data, np.ndarray):
-            return result  # on the tape, or computed in a trace: a new array under the old name
+        if result._entry is not None:
+            return result  # on the tape: a new array under the old name
         if result.shape != self.shape or not np.can_cast(result.dtype, self.dtype, "same_kind"):
             raise ValueError(
                 f"in-place {op.name}: the result {result.spec} does not fit the array {self.spec} ({user_line()})"

@@ -420,9 +420,6 @@ def test_values_of_captured_arrays_that_python_reads_are_not_forgotten() -> None
     assert first == [2, 2] and f(nd.ones((2,))).tolist() == [3, 3]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="NDArray.detach makes a real array in a trace: its memory is that of the time of tracing"
-)
 def test_a_detached_parameter_follows_its_array() -> None:
     w = nd.array([2.0])
     f = hybridize(lambda x: x * w.detach())
@@ -431,7 +428,6 @@ def test_a_detached_parameter_follows_its_array() -> None:
     assert f(nd.ones((2,))).tolist() == [5, 5]
 
 
-@pytest.mark.xfail(strict=True, reason="`+=` on a traced array makes a new one; other names keep the old one")
 def test_in_place_operators_change_every_name_of_an_array() -> None:
     def f(x: Any) -> Any:
         y = x * 2

@@ -284,9 +284,6 @@ def test_backward_inside_the_function_reaches_arguments(rng: np.random.Generator
     twice(scenario)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="NDArray.grad does not ask the trace: the array captured is the gradient of an earlier call"
-)
 def test_a_gradient_read_in_the_function_is_the_present_one(rng: np.random.Generator) -> None:
     x = floats(rng, 4, 3)
 
