@@ -47,7 +47,7 @@ def matmul(args, begin, end):
                     write_i64(table, r, a + place * row_step)
                     write_i64(out_rows, r, (batch * m + place) * n * {size})
                 product(table, 0, 1, start, min(k_block, k - k_begin), left_step, panel, right_step,
-                        out, out_rows, column, columns, phase, extras)
+                        out, out_rows, row_end - row, column, columns, phase, extras)
 """
 
 

@@ -12,9 +12,10 @@ walk "taps": k runs over taps and, within each, over `depth` steps. The table ha
 walk "pairs": the table has for each k the address of a left and of a right row; row r of the tile takes the number
     `shifts[r]` bytes into the left row. Weight gradients need it: there k is a pixel.
 
-`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows repeats the last one in all
-tables: it is computed again and stored to the same place, so there are no branches on rows. Missing columns are masked.
-For every number of vectors up to NR's there is one internal function, so a narrow output does not pay for a wide one.
+`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows says so in `rows` and repeats the
+last one in all tables: it may be computed again and stored to the same place, so there are no branches on rows. Missing
+columns are masked. For every number of vectors up to NR's there is one internal function, so a narrow output does not
+pay for a wide one, and for whole panels one for each of FEW rows.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
 """
@@ -32,7 +33,8 @@ from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, ph
 from gluonish.kernels.tiling import Tile
 
 FIRST, LAST = 1, 2  # bits of `phase`
-OUTPUT = ("out", "out_rows", "column", "columns", "phase", "extras")
+FEW = (1, 2, 4)
+OUTPUT = ("out", "out_rows", "rows", "column", "columns", "phase", "extras")
 PARAMETERS = {
     "taps": ("table", "tap_step", "taps", "starts", "depth", "left_step", "right", "right_step", *OUTPUT),
     "pairs": ("table", "depth", "shifts", *OUTPUT),
@@ -47,7 +49,7 @@ def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = ()) -> Any:
     starts: address of the taps' first rows of the right operand. depth: steps in a tap, or pairs. left_step: bytes
     from one k to the next. right, right_step: address of the panel's row 0, and bytes from row to row.
     shifts: address of MR offsets in bytes. out: address of the whole output. out_rows: address of MR offsets in bytes.
-    column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
+    rows: how many of the rows are wanted, 1 or more; above MR counts as MR. column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
     phase: FIRST starts from zero (else from what stands in the output); LAST applies the epilogue (else the bare sum is
     stored). extras: address of the addresses of the epilogue's operands.
     Right rows are read in whole vectors, so they must go on for that long.
@@ -91,8 +93,8 @@ class _Emitter:
         self.fused = targets.current().fma
 
     def choose(self, builder: ir.IRBuilder, arguments: list[ir.Value]) -> None:
-        """Calls the function for as many vectors as the columns need."""
-        columns = arguments[PARAMETERS[self.walk].index("columns")]
+        """Calls the function for as many vectors as the columns need, and for few rows the one for these."""
+        columns, rows = (arguments[PARAMETERS[self.walk].index(name)] for name in ("columns", "rows"))
         end = builder.append_basic_block("product.end")
         cases = [builder.append_basic_block(f"product.{v}") for v in range(1, self.tile.vectors + 1)]
         needed = builder.udiv(builder.sub(columns, i64(1)), i64(self.tile.lanes))
@@ -100,13 +102,18 @@ class _Emitter:
         for v, case in enumerate(cases):
             switch.add_case(i64(v), case)
             builder.position_at_end(case)
-            builder.call(self.function(builder.module, v + 1), arguments)
+            if case is cases[-1]:
+                for few in (few for few in FEW if few < self.tile.rows):
+                    with builder.if_then(builder.icmp_signed("<=", rows, i64(few))):
+                        builder.call(self.function(builder.module, few, v + 1), arguments)
+                        builder.branch(end)
+            builder.call(self.function(builder.module, self.tile.rows, v + 1), arguments)
             builder.branch(end)
         builder.position_at_end(end)
 
-    def function(self, module: ir.Module, vectors: int) -> ir.Function:
-        """The internal function for `vectors` vectors a row, made once in a module."""
-        name = f"product_{self.walk}_{self.dtype}_{self.tile.rows}x{vectors}"
+    def function(self, module: ir.Module, rows: int, vectors: int) -> ir.Function:
+        """The internal function for that many rows and vectors a row, made once in a module."""
+        name = f"product_{self.walk}_{self.dtype}_{rows}x{vectors}"
         if name in module.globals:
             return module.globals[name]
         parameters = PARAMETERS[self.walk]
@@ -116,16 +123,17 @@ class _Emitter:
         for argument, parameter in zip(function.args, parameters, strict=True):
             argument.name = parameter
         builder = ir.IRBuilder(function.append_basic_block("entry"))
-        _Body(self, builder, dict(zip(parameters, function.args, strict=True)), vectors).emit()
+        _Body(self, builder, dict(zip(parameters, function.args, strict=True)), rows, vectors).emit()
         return function
 
 
 class _Body:
     """The body of one function; `a` are its arguments by name."""
 
-    def __init__(self, emitter: _Emitter, builder: ir.IRBuilder, arguments: dict[str, Any], vectors: int) -> None:
-        self.emitter, self.b, self.a, self.vectors = emitter, builder, arguments, vectors
-        self.rows = emitter.tile.rows
+    def __init__(
+        self, emitter: _Emitter, builder: ir.IRBuilder, arguments: dict[str, Any], rows: int, vectors: int
+    ) -> None:
+        self.emitter, self.b, self.a, self.rows, self.vectors = emitter, builder, arguments, rows, vectors
         self.lanes = Lanes(builder, emitter.dtype, emitter.tile.lanes)
 
     def emit(self) -> None:

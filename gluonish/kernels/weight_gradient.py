@@ -96,7 +96,8 @@ def weight_gradient(args, begin, end):
                     copy_row(read_i64(pairs, 2 * i + 1), right_rows + i * right_step, columns)
                     write_i64(pairs, 2 * i + 1, right_rows + i * right_step)
             for r in range(0, padded, {MR}):
-                product(pairs, count, shifts + r * 8, out, out_rows + r * 8, group * n + column, columns, phase, 0)
+                product(pairs, count, shifts + r * 8, out, out_rows + r * 8, rows - r, group * n + column, columns,
+                        phase, 0)
             phase = 0
 """
 

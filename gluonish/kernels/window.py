@@ -151,8 +151,8 @@ def convolution(args, begin, end):
                                 write_i64(addresses, p, patch)
                                 patch += run * depth * {size}
                 for p in range(0, padded, {MR}):
-                    product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step,
-                            out, out_rows + p * 8, group * n + column, columns, first * 1 + last * 2, extras)
+                    product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
+                            out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras)
 """
 
 
