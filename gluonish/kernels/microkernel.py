@@ -12,10 +12,10 @@ walk "taps": k runs over taps and, within each, over `depth` steps. The table ha
 walk "pairs": the table has for each k the address of a left and of a right row; row r of the tile takes the number
     `shifts[r]` bytes into the left row. Weight gradients need it: there k is a pixel.
 
-`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows says so in `rows` and repeats the
-last one in all tables: it may be computed again and stored to the same place, so there are no branches on rows. Missing
-columns are masked. For every number of vectors up to NR's there is one internal function, so a narrow output does not
-pay for a wide one, and for whole panels one for each of FEW rows.
+`out_rows` has the place of each of the MR rows in the output. A caller with fewer rows says so in `rows` and repeats
+the last one in all tables: it may be computed again and stored to the same place, so there are no branches on rows.
+Missing columns are masked. For every number of vectors up to NR's there is one internal function, so a narrow output
+does not pay for a wide one, and for whole panels one for each of FEW rows.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
 """
@@ -49,7 +49,8 @@ def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = ()) -> Any:
     starts: address of the taps' first rows of the right operand. depth: steps in a tap, or pairs. left_step: bytes
     from one k to the next. right, right_step: address of the panel's row 0, and bytes from row to row.
     shifts: address of MR offsets in bytes. out: address of the whole output. out_rows: address of MR offsets in bytes.
-    rows: how many of the rows are wanted, 1 or more; above MR counts as MR. column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
+    rows: how many of the rows are wanted, 1 or more; above MR counts as MR.
+    column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
     phase: FIRST starts from zero (else from what stands in the output); LAST applies the epilogue (else the bare sum is
     stored). extras: address of the addresses of the epilogue's operands.
     Right rows are read in whole vectors, so they must go on for that long.
