@@ -36,6 +36,7 @@ _NAMES = {
     "Constant": "gluonish.block",
     "Trainer": "gluonish.block",
     "hybridize": "gluonish.hybrid",
+    "precision": "gluonish.hybrid",
     "set_num_threads": "gluonish.kernels.pool",
     "get_num_threads": "gluonish.kernels.pool",
 }

@@ -5,5 +5,14 @@ trace -> graph -> passes -> steps -> program; `CompiledFunction` chooses among t
 
 from gluonish.hybrid.export import ImportedModel, export_model, import_model
 from gluonish.hybrid.function import CompiledFunction, compile_function, hybridize
+from gluonish.hybrid.numerics import precision
 
-__all__ = ["CompiledFunction", "ImportedModel", "compile_function", "export_model", "hybridize", "import_model"]
+__all__ = [
+    "CompiledFunction",
+    "ImportedModel",
+    "compile_function",
+    "export_model",
+    "hybridize",
+    "import_model",
+    "precision",
+]

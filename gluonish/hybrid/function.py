@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.tree import call_text, flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
@@ -52,7 +53,7 @@ class CompiledFunction:
 
     def _variant(self, structure: Any, arrays: Sequence[NDArray]) -> tuple[Variant, tuple[int, ...]]:
         """The variant for a call, and the call's sizes."""
-        mode = (structure, state.training, state.recording)
+        mode = (structure, state.training, state.recording, current_precision())
         for position, variant in enumerate(self.variants):
             if variant.mode == mode:
                 sizes = variant.fits(arrays)
@@ -127,6 +128,8 @@ def _mode_change(before: Any, now: Any) -> str:
         return f"arguments {call_text(now[0])}, not {call_text(before[0])}"
     if before[1] != now[1]:
         return "train mode" if now[1] else "predict mode"
+    if before[3] != now[3]:
+        return f"precision {now[3]!r}"
     return "under autograd.record()" if now[2] else "outside autograd.record()"
 
 

@@ -20,12 +20,12 @@ from gluonish.kernels.scalars import CODES
 Lowering = Callable[[Node], "list[Step] | None"]
 
 
-def lower(graph: Graph) -> list[Step]:
-    """The steps of a graph, in an order in which they can run."""
+def lower(graph: Graph, steady: bool = True) -> list[Step]:
+    """The steps of a graph, in an order in which they can run. steady: captured arrays change rarely."""
     steps: list[Step] = []
     readers, results = users(graph), {id(n) for n in graph.results()}
     for group in fuse(graph):
-        steps += lower_group(group, readers, results)
+        steps += lower_group(group, readers, results, steady)
     return _needed(steps, graph)
 
 
@@ -40,14 +40,14 @@ def _needed(steps: list[Step], graph: Graph) -> list[Step]:
     return kept[::-1]
 
 
-def lower_group(group: Group, readers: dict[int, list[Node]], results: set[int]) -> list[Step]:
+def lower_group(group: Group, readers: dict[int, list[Node]], results: set[int], steady: bool) -> list[Step]:
     """The steps of one group; `readers` and `results` tell which of its values are needed outside."""
     if any(n.dtype.name not in CODES for node in group.nodes for n in (node, *node.parents)):
         return [_numpy(n) for n in group.nodes]
     if group.kind in ("map", "rows", "columns"):
         return lower_loops.lower(group, readers, results)
     if group.kind == "contract" or group.nodes[0].is_op("convolution_weight_gradient"):
-        return lower_contract.lower(group) or [_numpy(n) for n in group.nodes]
+        return lower_contract.lower(group, steady) or [_numpy(n) for n in group.nodes]
     node = group.nodes[0]
     assert node.op is not None
     rule = _RULES.get(node.op.name)

@@ -10,8 +10,9 @@ from typing import Any
 from gluonish.hybrid.fuse import Group
 from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
+from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import conv, gemm, packing
+from gluonish.kernels import conv, gemm, packing, winograd
 from gluonish.kernels.tiling import packed_size
 from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
@@ -19,15 +20,15 @@ from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
 
 
-def lower(group: Group) -> list[Step] | None:
-    """The steps of a contraction group, or None where the kernels lack it."""
+def lower(group: Group, steady: bool) -> list[Step] | None:
+    """The steps of a contraction group, or None where the kernels lack it. steady: weights change rarely."""
     node = group.nodes[0]
     if node.dtype.kind != "f":
         return None
     epilogue, operands = _epilogue(group)
     if node.is_op("matmul"):
         return _matmul(group, epilogue, operands)
-    return _convolution(group, epilogue, operands)
+    return _convolution(group, epilogue, operands, steady)
 
 
 def _epilogue(group: Group) -> tuple[Any, list[Node]]:
@@ -137,7 +138,7 @@ def _contract_step(
     return Step(reads, [last], kernel, plan or planned, tuple(out_shape), work=work, nodes=list(group.nodes))
 
 
-def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step]:
+def _convolution(group: Group, epilogue: Any, operands: list[Node], steady: bool) -> list[Step]:
     node = group.nodes[0]
     code, attrs = node.dtype.name, node.attrs
     groups = attrs["groups"]
@@ -148,6 +149,9 @@ def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step
         ]
     x, weight = node.inputs
     gradient = node.is_op("convolution_data_gradient")
+    squares = _winograd_squares(x, weight, node, gradient, steady)
+    if squares:
+        return _winograd(squares, gradient, epilogue, [x, weight, *operands], group)
     packed = temp(
         node,
         tuple(weight.shape),
@@ -160,6 +164,33 @@ def _convolution(group: Group, epilogue: Any, operands: list[Node]) -> list[Step
     make = conv.conv2d_data_gradient_kernel if gradient else conv.conv2d_kernel
     summed = kh * kw * (out // groups if gradient else depth)
     return [pack, _walk(make, (code, epilogue), [x, packed, *operands], (kh, kw), group, summed)]
+
+
+def _winograd_squares(x: Node, weight: Node, node: Node, gradient: bool, steady: bool) -> int:
+    """The size of the squares where Winograd's algorithm is faster; 0 where it is not, or may not be used."""
+    attrs = node.attrs
+    window = tuple(weight.shape[:2]), tuple(attrs["stride"]), tuple(attrs["dilation"])
+    if node.dtype.name != "float32" or attrs["groups"] != 1 or window != ((3, 3), (1, 1), (1, 1)):
+        return 0
+    if current_precision() == "strict":
+        return 0
+    images, height, width, channels = (hint(size) for size in node.shape)
+    return winograd.fastest((images, height, width), hint(x.shape[3]), channels, steady)
+
+
+def _winograd(squares: int, gradient: bool, epilogue: Any, reads: list[Node], group: Group) -> list[Step]:
+    x, weight, *operands = reads
+    node = group.nodes[0]
+    packed = temp(
+        node,
+        tuple(weight.shape),
+        lambda sizes: (winograd.packed_winograd_size((3, 3, sizes[2], sizes[3]), squares, gradient),),
+    )
+    pack = _pack_step(winograd.pack_winograd_kernel(squares, gradient), weight, packed, node)
+    top, left = node.attrs["pad"]
+    padding = (2 - top, 2 - left) if gradient else (top, left)
+    kernel = winograd.winograd_kernel(squares, padding, epilogue)
+    return [pack, _contract_step(kernel, [x, packed, *operands], group.nodes[-1], node.shape, group, x.shape[3] * 9)]
 
 
 def _walk(make: Any, how: tuple[Any, ...], reads: list[Node], window: Any, group: Group, depth: SizeLike) -> Step:

@@ -39,7 +39,7 @@ class Program:
         outputs = self.graph.outputs
         self.returned, self.kept_nodes = outputs[: len(outputs) - kept], outputs[len(outputs) - kept :]
         self.fixed = captured_only(self.graph)
-        self.steps = lower(self.graph)
+        self.steps = lower(self.graph, steady)
         self.captured = [n for n in self.graph.leaves() if n.kind == "captured"]
         self.captured += [leaf for leaf, _ in self.graph.updates if leaf not in self.captured]
         self.places = self._outer_places()

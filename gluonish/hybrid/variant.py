@@ -11,6 +11,7 @@ import numpy as np
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
+from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Variant:
-    """One trace. `mode` is (structure of the arguments, training, recording)."""
+    """One trace. `mode` is (structure of the arguments, training, recording, precision)."""
 
     def __init__(self, owner: CompiledFunction, mode: Any, arrays: Sequence[NDArray], trace: Trace) -> None:
         self.owner = owner
@@ -166,8 +167,9 @@ def contiguous(data: np.ndarray) -> np.ndarray:
 class Backward:
     """The backward of a variant: its graph, compiled when it first runs."""
 
-    def __init__(self, graph: Graph, held: range, targets: list[int]) -> None:
+    def __init__(self, graph: Graph, held: range, targets: list[int], exactness: str) -> None:
         self.graph = graph
+        self.exactness = exactness
         self.held = held
         self.gap = [None] * len(held)  # where a run's inputs are in the forward's kept memory
         self.targets = targets  # positions among the call's inputs (arguments, then captured arrays)
@@ -176,7 +178,8 @@ class Backward:
     def program(self) -> Program:
         """The compiled program."""
         if self.ready is None:
-            self.ready = Program(self.graph, held_inputs=self.held, steady=False)
+            with precision(self.exactness):  # as at the time of the forward
+                self.ready = Program(self.graph, held_inputs=self.held, steady=False)
         return self.ready
 
 
@@ -319,4 +322,5 @@ def _compile(
     variant.heads = [i for i, differentiable in enumerate(variant.differentiable) if differentiable]
     variant.program = Program(parts.forward, kept=len(parts.kept), steady=False)
     held = range(len(heads), len(heads) + len(parts.kept))
-    variant.backward = Backward(parts.backward, held, [leaves.index(id(leaf)) for leaf, _ in gradients])
+    targets = [leaves.index(id(leaf)) for leaf, _ in gradients]
+    variant.backward = Backward(parts.backward, held, targets, variant.mode[3])

@@ -6,7 +6,7 @@ Weights are packed first (`packing.pack_convolution_kernel`), so once for each v
 plan: every stride, padding, dilation and kernel size runs the same compiled code. The output must not share memory with
 inputs. Sums run in one order whatever the number of threads and tiles.
 
-Deliberately not here: how to walk (`window.py`, `weight_gradient.py`); Winograd; a fast depthwise path (each group is
+Deliberately not here: how to walk (`window.py`, `weight_gradient.py`); Winograd (`winograd.py`); a fast depthwise path (each group is
 treated as a convolution of its own).
 """
 
