@@ -12,7 +12,7 @@ from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import conv, gemm, packing, winograd
+from gluonish.kernels import conv, depthwise, gemm, packing, winograd
 from gluonish.kernels.tiling import packed_size
 from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
@@ -149,6 +149,8 @@ def _convolution(group: Group, epilogue: Any, operands: list[Node], steady: bool
         ]
     x, weight = node.inputs
     gradient = node.is_op("convolution_data_gradient")
+    if _is_depthwise(x, weight, node, gradient):
+        return [_depthwise(gradient, epilogue, [x, weight, *operands], group)]
     squares = _winograd_squares(x, weight, node, gradient, steady)
     if squares:
         return _winograd(squares, gradient, epilogue, [x, weight, *operands], group)
@@ -164,6 +166,23 @@ def _convolution(group: Group, epilogue: Any, operands: list[Node], steady: bool
     make = conv.conv2d_data_gradient_kernel if gradient else conv.conv2d_kernel
     summed = kh * kw * (out // groups if gradient else depth)
     return [pack, _walk(make, (code, epilogue), [x, packed, *operands], (kh, kw), group, summed)]
+
+
+def _is_depthwise(x: Node, weight: Node, node: Node, gradient: bool) -> bool:
+    """Whether each channel has one window of its own, and the kernel for that serves."""
+    groups = node.attrs["groups"]
+    if groups == 1 or not (same(x.shape[3], groups) and same(weight.shape[3], groups) and same(weight.shape[2], 1)):
+        return False
+    fixed = all(isinstance(size, int) for size in weight.shape[:2])
+    return fixed and (not gradient or tuple(node.attrs["stride"]) == (1, 1))
+
+
+def _depthwise(gradient: bool, epilogue: Any, reads: list[Node], group: Group) -> Step:
+    node = group.nodes[0]
+    attrs, (height, width) = node.attrs, (hint(size) for size in reads[1].shape[:2])
+    geometry = conv.Geometry((height, width), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])
+    kernel = depthwise.depthwise_kernel(node.dtype.name, geometry, epilogue, gradient)
+    return _contract_step(kernel, reads, group.nodes[-1], node.shape, group, height * width)
 
 
 def _winograd_squares(x: Node, weight: Node, node: Node, gradient: bool, steady: bool) -> int:

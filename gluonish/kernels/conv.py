@@ -6,8 +6,8 @@ Weights are packed first (`packing.pack_convolution_kernel`), so once for each v
 plan: every stride, padding, dilation and kernel size runs the same compiled code. The output must not share memory with
 inputs. Sums run in one order whatever the number of threads and tiles.
 
-Deliberately not here: how to walk (`window.py`, `weight_gradient.py`); Winograd (`winograd.py`); a fast depthwise path (each group is
-treated as a convolution of its own).
+Deliberately not here: how to walk (`window.py`, `weight_gradient.py`), Winograd (`winograd.py`), depthwise convolutions
+(`depthwise.py`; here each group is treated as a convolution of its own).
 """
 
 from __future__ import annotations

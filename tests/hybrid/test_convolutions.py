@@ -1,0 +1,49 @@
+"""Which kernel a convolution of a network gets, and that it computes what eager mode does, gradients too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gluonish import autograd, nd, nn
+
+CASES = [
+    ("depthwise", {"kernel_size": 3, "padding": 1, "groups": 24}, 24),
+    ("depthwise", {"kernel_size": 3, "strides": 2, "padding": 1, "groups": 24}, 24),
+    ("depthwise", {"kernel_size": (5, 3), "padding": 2, "dilation": 2, "groups": 24}, 24),
+    ("convolution", {"kernel_size": 3, "padding": 1, "groups": 24}, 48),
+    ("convolution", {"kernel_size": 3, "padding": 1, "groups": 4}, 24),
+    ("convolution", {"kernel_size": 1}, 24),
+    ("winograd", {"kernel_size": 3, "padding": 1}, 40),
+    ("winograd", {"kernel_size": 3}, 33),
+]
+
+
+def gradients(net: Any, x: nd.NDArray) -> list[np.ndarray]:
+    with autograd.record():
+        loss = (net(x) * net(x)).sum()
+    loss.backward()
+    return [x.grad.asnumpy(), *(p.grad.asnumpy() for p in net.collect_params().values() if p.grad_req != "null")]
+
+
+@pytest.mark.parametrize(("kernel", "options", "channels"), CASES)
+def test_as_in_eager_mode(kernel: str, options: dict[str, Any], channels: int, rng: np.random.Generator) -> None:
+    net = nn.HybridSequential(
+        nn.Conv2D(channels, in_channels=24, use_bias=False, **options), nn.BatchNorm(), nn.Activation("relu")
+    )
+    net.initialize("xavier")
+    x = nd.NDArray(rng.standard_normal((6, 24, 17, 19)).astype("f"))
+    x.attach_grad()
+    net(x)  # gives the batch norm its shapes
+    found = []
+    for active in (False, True):
+        net.hybridize(active)
+        net[1].running_mean[:] = 0
+        net[1].running_var[:] = 1
+        found.append([*gradients(net, x), net(x).asnumpy()])
+    names = [step.name for step in net.kernels(x)]
+    assert kernel in names and "numpy" not in " ".join(names)
+    for a, b in zip(*found, strict=True):
+        assert np.abs(a - b).max() <= 2e-4 * max(np.abs(a).max(), 1)
