@@ -21,10 +21,11 @@ from benchmarks.row import MAIN, ROWS, Row
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what was asked for. 0 if gluonish ran every row and agrees with the others, else 1; 2: a wrong request."""
     chosen = _parser().parse_args(arguments)
-    selected = [row for row in ROWS.values() if _matches(row.name, chosen.rows)]
+    wanted = chosen.group if chosen.rows == "*" else "all"
+    selected = [row for row in ROWS.values() if wanted in (row.group, "all") and _matches(row.name, chosen.rows)]
     if chosen.list:
         for row in selected:
-            print(f"{row.name:14}{row.about}\n{'':14}{', '.join(row.sides)}")
+            print(f"{row.name:22}{row.about}\n{'':22}{', '.join(row.sides)}")
         print(f"installed: {', '.join(installed())}")
         return 0
     if not selected:
@@ -58,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     about = "gluonish side by side with other libraries."
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=about)
     add = parser.add_argument
-    add("--rows", default="*", metavar="PATTERN", help="rows to run, such as 'mlp*,conv' (default: all)")
+    groups = [*dict.fromkeys(row.group for row in ROWS.values()), "all"]
+    add("group", nargs="?", default="core", choices=groups, help="which rows, unless --rows says (default: core)")
+    add("--rows", default="*", metavar="PATTERN", help="rows to run, such as 'mlp*,conv'")
     add("--threads", type=int, default=2, metavar="N", help="threads of every library (default: 2)")
     add("--peers", default="*", metavar="PATTERN", help="libraries to compare with (default: all installed)")
     add("--compile", action="store_true", help="torch.compile too (slow to start, needs a C++ compiler)")

@@ -69,7 +69,8 @@ class Row:
     """See the module docstring.
 
     tiny: sizes for the tests, where they differ. flops: floating-point operations of one repetition. tolerance: of the
-    sides' results, see `difference`. least_rounds: for rows with few repetitions.
+    sides' results, see `difference`. least_rounds: for rows with few repetitions. group: what the command asks for.
+    example: the tests run it; of many rows alike, one is enough.
     """
 
     name: str
@@ -80,6 +81,8 @@ class Row:
     flops: Callable[[Sizes], float] | None = None
     tolerance: float = 1e-4
     least_rounds: int = 0
+    group: str = "core"
+    example: bool = True
     sides: dict[str, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from benchmarks.rows import elementwise  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import cnn  # isort: skip
+from benchmarks.rows import convolution_layers  # isort: skip
 from benchmarks.rows import startup  # isort: skip
 
-__all__ = ["cnn", "contractions", "eager", "elementwise", "mlp", "startup"]
+__all__ = ["cnn", "contractions", "convolution_layers", "eager", "elementwise", "mlp", "startup"]

@@ -257,7 +257,7 @@ def _check_head(head: NDArray, seed: Any) -> None:
         )
     if head._data.dtype.kind != "f":
         raise TypeError(f"backward: the head is {head.dtype}, only floating-point have gradients ({user_line()})")
-    if seed is not None and not same_shape(seed.shape, head.shape):
+    if seed is not None and tuple(seed.shape) != tuple(head.shape):  # in a trace this may become a guard
         raise ValueError(
             f"backward: the head gradient has shape {shape_text(seed.shape)}, the head {shape_text(head.shape)} "
             f"({user_line()})"

@@ -31,7 +31,7 @@ from gluonish.nd.ops.reduce import (
     sum_op,
     truth,
 )
-from gluonish.nd.size import Size, hint, product, same, same_shape
+from gluonish.nd.size import Size, hint, product, same
 
 Array = NDArray
 HALF = np.dtype("float16")
@@ -221,7 +221,7 @@ def in_range(indices: Array, size: Any) -> Array:
 
 def _select_by_mask(x: Array, mask: Array) -> Array:
     places = np.flatnonzero(mask._values("boolean indexing (the shape depends on values)"))
-    if mask.ndim > x.ndim or not same_shape(mask.shape, x.shape[: mask.ndim]):
+    if mask.ndim > x.ndim or tuple(mask.shape) != tuple(x.shape[: mask.ndim]):  # in a trace perhaps a guard
         raise IndexError(f"mask {shape_text(mask.shape)} does not fit shape {shape_text(x.shape)} ({user_line()})")
     merged = reshape_op(x, shape=(mask.size, *x.shape[mask.ndim :]))
     return take_op(merged, array(places), axis=0)
@@ -302,8 +302,13 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -
     if x.dtype == HALF:
         return var(x.astype(FLOAT), axis, keepdims, correction).astype(HALF)
     axes = normal_axes("var", axis, x.ndim)
-    distance = x - mean(x, axes, True)
-    return sum(distance * distance, axes, keepdims) / (product(x.shape[a] for a in axes) - correction)
+    if x.dtype.kind != "f":
+        x = x.astype(FLOAT)
+    out = variance_op(x, axes=axes, keepdims=keepdims)
+    if correction == 0:
+        return out
+    count = product(x.shape[a] for a in axes)
+    return out * (count / (count - correction))
 
 
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:

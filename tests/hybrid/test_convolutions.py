@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gluonish import autograd, nd, nn
+from gluonish.hybrid import hybridize
 
 CASES = [
     ("depthwise", {"kernel_size": 3, "padding": 1, "groups": 24}, 24),
@@ -47,3 +48,22 @@ def test_as_in_eager_mode(kernel: str, options: dict[str, Any], channels: int, r
     assert kernel in names and "numpy" not in " ".join(names)
     for a, b in zip(*found, strict=True):
         assert np.abs(a - b).max() <= 2e-4 * max(np.abs(a).max(), 1)
+
+
+def test_a_head_gradient_from_outside_has_the_sizes_it_has(rng: np.random.Generator) -> None:
+    """Its sizes and those that the window gives are equal numbers, which the trace takes as a guard."""
+    weight = nd.NDArray(rng.standard_normal((5, 3, 3, 3)).astype("f"))
+    weight.attach_grad()
+
+    def gradient(x: Any, head: Any) -> Any:
+        with autograd.record():
+            out = nd.convolution(x, weight, stride=2, pad=1)
+        return autograd.grad(out, [weight], head)[0]
+
+    compiled = hybridize(gradient)
+    for size in (6, 7, 10):
+        x = nd.NDArray(rng.standard_normal((2, 3, size, size)).astype("f"))
+        head = nd.NDArray(rng.standard_normal((2, 5, (size + 1) // 2, (size + 1) // 2)).astype("f"))
+        np.testing.assert_allclose(compiled(x, head).asnumpy(), gradient(x, head).asnumpy(), 1e-4, 1e-4)
+    with pytest.raises(ValueError, match="head gradient"):
+        compiled(x, nd.ones((2, 5, 3, 3)))
