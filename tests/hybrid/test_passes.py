@@ -11,6 +11,7 @@ from conftest import SEED
 from hybrid.random_programs import SIZES, draw
 from hybrid.traces import computed, graph_of, leaves_of, names
 
+import gluonish as gl
 from gluonish import autograd, nd, nn
 from gluonish.hybrid import compile_function
 from gluonish.hybrid.graph import Graph, verify
@@ -216,6 +217,24 @@ def test_batch_norm_moves_into_the_weights() -> None:
         after = keeps(prepared(graph_of(lambda x, net=net: net(x), image)), fold_batch_norm, exactly=False)  # type: ignore[misc]
         found = [n for n in live(after) if n not in ("permute_dims", "reshape")]
         assert len(found) == 2 and found[1] == "add", str(after)
+
+
+def test_every_batch_norm_of_a_deep_net_is_folded() -> None:
+    """Also behind other folded ones, and where a residual connection reads a value twice."""
+
+    class Residual(gl.HybridBlock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.HybridSequential(nn.Conv2D(4, 3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
+
+        def forward(self, x: Any) -> Any:
+            return (self.body(x) + x).relu()
+
+    net = nn.HybridSequential(nn.Conv2D(4, 1), nn.BatchNorm(), Residual(), Residual(), nn.GlobalAvgPool2D())
+    net.initialize("normal")
+    net(IMAGE)
+    after = keeps(prepared(graph_of(lambda x: net(x), IMAGE)), fold_batch_norm, exactly=False)
+    assert live(after).count("convolution") == 3 and "multiply" not in live(after), str(after)
 
 
 def test_scales_that_must_stay() -> None:

@@ -34,14 +34,19 @@ def fold_batch_norm(graph: Graph) -> Graph:
         found = _extended(node, chains, fixed, readers)
         if found is not None:
             chains[id(node)] = found
-    inner = {id(p) for n in graph.nodes() if id(n) in chains for p in n.parents if id(p) in chains}
+    links = [n for n in graph.nodes() if id(n) in chains and chains[id(n)].root is not n]
+    inner = {id(p) for n in links for p in n.parents if id(p) in chains and chains[id(p)].root is chains[id(n)].root}
     ends = {key: c for key, c in chains.items() if key not in inner and c.scale is not None}
     if not ends:
         return graph
 
+    roots: dict[int, tuple[Operand, ...]] = {id(chain.root): () for chain in ends.values()}
+
     def change(node: Node, inputs: tuple[Operand, ...]) -> Operand:
+        if id(node) in roots:
+            roots[id(node)] = inputs  # chains before this one are folded by now
         chain = ends.get(id(node))
-        return with_inputs(node, inputs) if chain is None else _folded(chain, node)
+        return with_inputs(node, inputs) if chain is None else _folded(chain, node, roots[id(chain.root)])
 
     return rewrite(graph, change)
 
@@ -115,8 +120,8 @@ def _vector(x: Operand, channels: object, fixed: set[int], root: Node) -> Node |
     return x if len(x.shape) == 1 else apply(OPS["reshape"], (x,), {"shape": (x.shape[-1],)}, x.line)
 
 
-def _folded(chain: Affine, node: Node) -> Node:
-    x, weight = chain.root.inputs
+def _folded(chain: Affine, node: Node, inputs: tuple[Operand, ...]) -> Node:
+    x, weight = inputs
     scaled = apply(OPS["multiply"], (weight, chain.scale), None, node.line)
     out = apply(chain.root.op, (x, scaled), chain.root.attrs, chain.root.line)  # type: ignore[arg-type]
     return out if chain.shift is None else apply(OPS["add"], (out, chain.shift), None, node.line)
