@@ -23,6 +23,10 @@ FORWARD = Row(
     "mlp-forward", "MLP 64-128-10, batch 32, forward", SIZES, TINY, (Bar("torch", 0.4), Bar("gluonish", 3.0, "busy"))
 )
 STEP = Row("mlp-step", "MLP 64-128-10, batch 32, training step with SGD", SIZES, TINY, (Bar("torch", 0.4),))
+WHOLE = Row(
+    "mlp-whole-step", "the same, compiled as one program where a library can", SIZES, TINY, (Bar("torch", 0.15),),
+    group="models",
+)  # fmt: skip
 
 
 def _data(sizes: Sizes) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +79,15 @@ def _gluonish_forward(sizes: Sizes) -> Side:
 
 @STEP.side("gluonish")
 def _gluonish_step(sizes: Sizes) -> Side:
+    return _step_of_gluonish(sizes, whole=False)
+
+
+@WHOLE.side("gluonish")
+def _gluonish_whole_step(sizes: Sizes) -> Side:
+    return _step_of_gluonish(sizes, whole=True)
+
+
+def _step_of_gluonish(sizes: Sizes, whole: bool) -> Side:
     import gluonish as gl
 
     x, labels = map(gl.nd.array, _data(sizes))
@@ -90,7 +103,7 @@ def _gluonish_step(sizes: Sizes) -> Side:
             losses.backward()
             trainer.step(sizes["batch"])
 
-        return step, lambda: list(net.collect_params().values())
+        return gl.hybridize(step) if whole else step, lambda: list(net.collect_params().values())
 
     return _trained(make_step)
 
@@ -123,6 +136,7 @@ def _torch_compile_forward(sizes: Sizes) -> Side:
     return Side(lambda: net(x), scope=torch.no_grad)
 
 
+@WHOLE.side("torch")
 @STEP.side("torch")
 def _torch_step(sizes: Sizes) -> Side:
     return _trained(lambda: _step_of_torch(sizes, lambda net: net))
@@ -217,6 +231,7 @@ def _jax_forward(sizes: Sizes) -> Side:
     return Side(lambda: forward(weights, x).block_until_ready())
 
 
+@WHOLE.side("jax")
 @STEP.side("jax")
 def _jax_step(sizes: Sizes) -> Side:
     import jax

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd import NDArray
-from gluonish.nd.dispatch import state
+from gluonish.nd.dispatch import EachRun, state
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import Op
 
@@ -47,6 +47,13 @@ class AbstractTrace:
     def gradient(self, array: NDArray) -> NDArray | None:
         """An array of the same shape."""
         return NDArray(self.data(array.shape, array.dtype)) if array._grad is not None else None
+
+    def given(self, array: NDArray) -> bool:
+        """No backward gives values here."""
+        return False
+
+    def at_each_run(self, work: EachRun) -> None:
+        """There are no runs."""
 
     def refuse_change(self, array: NDArray, what: str) -> None:
         """Nothing changes here."""

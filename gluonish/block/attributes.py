@@ -12,6 +12,7 @@ Deliberately not here: global variables and closures of functions, which are rea
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from types import MemberDescriptorType
 from typing import Any
 
 from gluonish.block.snapshot import Snapshot, brief
+from gluonish.nd.dispatch import set_watch
 
 _counter = itertools.count(1)
 _latest = 0
@@ -178,3 +180,6 @@ def _same(owner: Any, name: str, snapshot: Snapshot | None) -> bool:
     if found is _MISSING or snapshot is None:
         return found is _MISSING and snapshot is None
     return snapshot.matches(found)
+
+
+set_watch(sys.modules[__name__])

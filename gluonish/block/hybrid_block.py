@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from gluonish.block import attributes
 from gluonish.block.block import Block
 from gluonish.block.tree import marks_calls
 from gluonish.nd.dispatch import state
@@ -62,7 +61,7 @@ class HybridBlock(Block):
         if self._compiled is None:
             from gluonish.hybrid import compile_function
 
-            compiled = compile_function(self._forward, name=type(self).__name__, watch=attributes)
+            compiled = compile_function(self._forward, name=type(self).__name__)
             object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
         return self._compiled
 

@@ -22,7 +22,7 @@ from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
 
 
-class _Plan:
+class Plan:
     """One compiled update: of which Parameters, and the arrays it works on."""
 
     def __init__(self, trainer: Trainer, places: tuple[int, ...]) -> None:
@@ -97,11 +97,11 @@ class Trainer:
         self.optimizer = create(optimizer, **(optimizer_params or {}))
         self.counts = [0] * len(self.parameters)  # how often each Parameter was updated
         self._states: dict[int, tuple[NDArray, ...]] = {}
-        self._plans: dict[tuple[int, ...], _Plan] = {}
-        self._settings: Any = None
+        self._plans: dict[tuple[int, ...], Plan] = {}
+        self.settings: Any = None
         self._changes = -1
-        self._active: list[int] = []  # places of the Parameters that are not frozen
-        self._whole: _Plan | None = None
+        self.active: list[int] = []  # places of the Parameters that are not frozen
+        self._whole: Plan | None = None
 
     # --- learning rate ---------------------------------------------------------------------------------------------
     @property
@@ -119,16 +119,19 @@ class Trainer:
 
         A Parameter whose gradient no backward has refreshed since the last step is left as it is, with a UserWarning
         that names it unless ignore_stale_grad.
-        Raises: ValueError for a batch_size that is not positive; TypeError inside a hybridized function.
+        Inside a function that `gl.hybridize` compiles, backward included, the update is part of the program.
+        Raises: ValueError for a batch_size that is not positive; TypeError if such a function has no backward.
         """
         if not batch_size > 0:
             raise ValueError(f"step: batch_size must be positive, got {batch_size!r} ({user_line()})")
         if state.trace is not None:
-            raise TypeError(
-                f"Trainer.step counts and warns, which a trace would do only once: call it outside the hybridized "
-                f"function, it is compiled by itself ({user_line()})"
-            )
-        if state.recording:
+            from gluonish.block.trainer_trace import trace_step  # it needs this module
+
+            with autograd.pause(state.training):
+                stale = trace_step(self, state.trace, batch_size)
+            if stale and not ignore_stale_grad:
+                _warn([self.names[i] for i in stale])
+        elif state.recording:
             with autograd.pause(state.training):
                 self._update(self.optimizer.rescale_grad / batch_size, ignore_stale_grad)
         else:
@@ -137,14 +140,13 @@ class Trainer:
     update = step
 
     def _update(self, rescale: float, ignore_stale_grad: bool) -> None:
-        if self._changes != attributes.changes():
-            self._look_again()
+        self.look_again()
         if self._whole is not None and self._whole.fresh():
             self._run(self._whole, rescale)
             return
         groups: dict[Any, list[int]] = {}  # Parameters that one program can update
         stale = []
-        for i in self._active:
+        for i in self.active:
             gradient = self.parameters[i]._grad
             if gradient is None or not gradient.fresh:
                 stale.append(i)
@@ -155,45 +157,57 @@ class Trainer:
         latest = max((count for count, _ in groups), default=-1) + 1
         self.optimizer.num_update = max(self.optimizer.num_update, latest)  # one learning rate for all groups
         for places in groups.values():
-            self._run(self._plan(tuple(places)), rescale)
+            self._run(self.plan(tuple(places)), rescale)
         self._whole = self._together()
 
-    def _run(self, plan: _Plan, rescale: float) -> None:
-        optimizer, counts = self.optimizer, self.counts
-        count = counts[plan.places[0]] + 1
+    def _run(self, plan: Plan, rescale: float) -> None:
+        self.prepare(plan, rescale)
+        plan.run(*[g.value for g in plan.gradients], plan.array)
+        self.finish(plan)
+
+    def prepare(self, plan: Plan, rescale: float) -> None:
+        """Fills in the numbers of the next update."""
+        optimizer, numbers = self.optimizer, plan.numbers
+        count = self.counts[plan.places[0]] + 1
         if count > optimizer.num_update:
             optimizer.num_update = count
-        numbers = plan.numbers
         numbers[0], numbers[1] = optimizer.learning_rate, optimizer.wd
         numbers[2], numbers[3] = rescale, optimizer.correction(count)
         plan.array._version[0] += 1
-        plan.run(*[g.value for g in plan.gradients], plan.array)
+
+    def finish(self, plan: Plan) -> None:
+        """Counts an update that was done."""
+        counts = self.counts
+        count = counts[plan.places[0]] + 1
         for g in plan.gradients:
             g.fresh = False
         for i in plan.places:
             counts[i] = count
 
-    def _look_again(self) -> None:
-        """Some attribute was assigned somewhere: are the compiled updates still right?"""
+    def look_again(self) -> None:
+        """If some attribute was assigned somewhere: are the compiled updates still right?"""
+        if self._changes == attributes.changes():
+            return
         self._changes = attributes.changes()
-        self._active = [i for i, p in enumerate(self.parameters) if p.grad_req != "null"]
+        self.active = [i for i, p in enumerate(self.parameters) if p.grad_req != "null"]
         factors = [(p.lr_mult, p.wd_mult, p.dtype, id(p._grad)) for p in self.parameters]
         settings = (self.optimizer.settings(), self.optimizer.wd != 0, factors)
-        if settings != self._settings:
-            self._settings = settings
+        if settings != self.settings:
+            self.settings = settings
             self._plans.clear()
         self._whole = self._together()
 
-    def _together(self) -> _Plan | None:
+    def _together(self) -> Plan | None:
         """The plan that updates every trained Parameter, if one program can do that now."""
-        kinds = {(self.counts[i], self.parameters[i].dtype) for i in self._active}
-        if len(kinds) != 1 or not all(self.parameters[i].initialized for i in self._active):
+        kinds = {(self.counts[i], self.parameters[i].dtype) for i in self.active}
+        if len(kinds) != 1 or not all(self.parameters[i].initialized for i in self.active):
             return None
-        return self._plan(tuple(self._active))
+        return self.plan(tuple(self.active))
 
-    def _plan(self, places: tuple[int, ...]) -> _Plan:
+    def plan(self, places: tuple[int, ...]) -> Plan:
+        """The update of these Parameters."""
         if places not in self._plans:
-            self._plans[places] = _Plan(self, places)
+            self._plans[places] = Plan(self, places)
         return self._plans[places]
 
     def states_of(self, place: int) -> tuple[NDArray, ...]:

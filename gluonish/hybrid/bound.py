@@ -165,6 +165,9 @@ class Bound:
                 words.append(number)
             self.shared.append(self._long(step, plan))
             rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
+            if step.checks and self.updated:  # nothing may be updated by what comes of a wrong index
+                self.parts += [(begun, len(rows)), self._stop_if_wrong]
+                begun = len(rows)
         self.parts.append((begun, len(rows)))
         self.words = np.array(words or [0], np.int64)
         self._build_table(rows)
@@ -277,6 +280,10 @@ class Bound:
                 self.stamp = -1  # copied anew each time
             self.slots[slot] = id(x)
         return copies
+
+    def _stop_if_wrong(self, *arrays: Any) -> None:
+        if self.errors[0]:
+            self._raise()
 
     def _raise(self) -> None:
         number, position, value, size = (int(v) for v in self.errors)

@@ -25,14 +25,13 @@ LIMIT = 32  # variants kept per function
 class CompiledFunction:
     """Calls `function` through compiled programs. Arguments and results may nest lists, tuples, dicts and None.
 
-    function: of NDArrays (and hashable plain values, which become guards). watch: see `gluonish.block.attributes`; it
-    tells which Python attributes a trace read, so that a changed one is seen.
+    function: of NDArrays (and hashable plain values, which become guards). Which Python attributes of Blocks a trace
+    read is seen by the watch (`gluonish.block.attributes`), so that a changed one makes a new variant.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str = "", watch: Any = None) -> None:
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
         self.name = name or getattr(function, "__name__", "function")
-        self.watch = watch
         self.variants: list[Variant] = []
         self._lock = threading.RLock()
 
@@ -133,9 +132,9 @@ def _mode_change(before: Any, now: Any) -> str:
     return "under autograd.record()" if now[2] else "outside autograd.record()"
 
 
-def compile_function(function: Callable[..., Any], name: str = "", watch: Any = None) -> CompiledFunction:
+def compile_function(function: Callable[..., Any], name: str = "") -> CompiledFunction:
     """`function`, traced and compiled at its first call of each kind; see CompiledFunction."""
-    return CompiledFunction(function, name, watch)
+    return CompiledFunction(function, name)
 
 
 def hybridize(function: Callable[..., Any]) -> CompiledFunction:

@@ -18,6 +18,7 @@ from gluonish.hybrid.graph import Graph, Node, TraceError, apply
 from gluonish.hybrid.writes import Writes
 from gluonish.nd import dispatch
 from gluonish.nd.array import Gradient, NDArray
+from gluonish.nd.dispatch import EachRun
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import Op, Spec
 from gluonish.nd.ops.elementwise import cast
@@ -64,6 +65,7 @@ class Trace:
         self.writes = Writes(self)
         self.read: list[tuple[NDArray, int, Any]] = []  # arrays whose values Python read: array, version, memory
         self.deliveries: list[tuple[NDArray | int, NDArray]] = []
+        self.each_run: list[EachRun] = []
         self.recorded = False  # whether which arrays want gradients made a difference
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
@@ -133,6 +135,15 @@ class Trace:
                 f"x.grad as an argument, or call backward() inside first ({user_line()})"
             )
         return own.value if own.value is not None else own.before()
+
+    def given(self, array: NDArray) -> bool:
+        """Whether a backward of this trace gave the array a gradient."""
+        own = self.capture(array)._grad
+        return own is not None and own.value is not None
+
+    def at_each_run(self, work: EachRun) -> None:
+        """Python's part of what is being traced: asked whether it holds, and called before and after each run."""
+        self.each_run.append(work)
 
     def refuse_change(self, array: NDArray, what: str) -> None:
         """Raises TraceError for what would change the gradient of an array from outside only once, now."""

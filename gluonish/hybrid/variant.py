@@ -43,6 +43,7 @@ class Variant:
         self.draws = trace.key is not None
         self.reads: Any = None
         self.seen_changes = -1
+        self.watch: Any = None
         self.traced: Graph
         self.optimised: Graph
         self.program: Program
@@ -51,6 +52,7 @@ class Variant:
         self.single = False
         self.heads: list[int] = []
         self.values_read = trace.read
+        self.each_run = trace.each_run
         self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
         self.written: list[int] = []  # arguments that it assigned to
         self.differentiable: list[bool] = []
@@ -70,6 +72,9 @@ class Variant:
         sizes = self.match(arrays)
         if sizes is None or not self._attributes_hold():
             return None
+        for work in self.each_run:
+            if not work.holds():
+                return None
         return sizes if not self.values_read or self._values_hold() else None
 
     def _values_hold(self) -> bool:
@@ -78,7 +83,7 @@ class Variant:
     def _attributes_hold(self) -> bool:
         if self.reads is None:
             return True
-        now = self.owner.watch.changes()
+        now = self.watch.changes()
         if now == self.seen_changes and not self.reads.volatile:
             return True
         if not self.reads.hold():
@@ -114,6 +119,8 @@ class Variant:
                 return f"a size on which Python branched: {guard} no longer holds"
         if self.reads is not None and not self.reads.hold():
             return f"attribute changed: {self.reads.changed()}"
+        if not all(work.holds() for work in self.each_run):
+            return "what Python does at each run has changed"
         if not self._values_hold():
             return "the values of an array that Python read have changed"
         return "a captured array has another shape or dtype, or wants a gradient now"
@@ -123,10 +130,14 @@ class Variant:
         """Runs the forward program; under recording, notes the call on the tape."""
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
         data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
+        for work in self.each_run:
+            work.before()
         results, kept = self.program.run(data, sizes, key)
         outputs = [NDArray(d) for d in results]
         if self.deliveries or self.written:
             self._deliver(arrays, outputs)
+        for work in self.each_run:
+            work.after()
         if self.backward is not None:
             note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
         return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
@@ -267,7 +278,8 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     """Traces the owner's function for such arguments and compiles the forward."""
     recording = mode[2]
     trace = Trace()
-    watching = owner.watch.watching() if owner.watch is not None else nullcontext()
+    watch = dispatch.watch()
+    watching = watch.watching() if watch is not None else nullcontext()
     with tracing(trace, recording), watching as reads:
         wanted = [wants(x) if recording else x._grad is not None for x in arrays]
         stand_ins = [trace.argument(x.spec, f"x{i}", w) for i, (x, w) in enumerate(zip(arrays, wanted))]
@@ -281,7 +293,8 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     outputs = [*results, *deliveries, *(value for _, value in gradients)]
     variant = Variant(owner, mode, arrays, trace)
     variant.reads = reads
-    variant.seen_changes = owner.watch.changes() if owner.watch is not None else 0
+    variant.watch = watch
+    variant.seen_changes = watch.changes() if watch is not None else 0
     variant.structure = shape_of_results
     variant.single = len(results) == 1 and not isinstance(shape_of_results, tuple)
     variant.differentiable = differentiable

@@ -23,6 +23,19 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"gluonish\.nd\.dispatch")
 
 
+class EachRun(Protocol):
+    """What Python does around each run of a trace, beside the ops: counting, filling in numbers."""
+
+    def holds(self) -> bool:
+        """Whether the trace is still right."""
+
+    def before(self) -> None:
+        """Called before each run."""
+
+    def after(self) -> None:
+        """Called after each run that raised nothing."""
+
+
 class TraceLike(Protocol):
     """What arrays and ops ask of a trace under way."""
 
@@ -40,6 +53,12 @@ class TraceLike(Protocol):
 
     def refuse_change(self, array: NDArray, what: str) -> None:
         """Raises where `what` would change the gradient of an array once, and not at each run."""
+
+    def given(self, array: NDArray) -> bool:
+        """Whether a backward of this trace gave the array a gradient."""
+
+    def at_each_run(self, work: EachRun) -> None:
+        """Python's part of what is being traced, which the graph cannot have."""
 
     def note_values(self, array: NDArray) -> None:
         """Python reads the values of a real array."""
@@ -61,7 +80,19 @@ order = itertools.count(1)  # position on the tape; a later op has a larger numb
 NO_ATTRS: dict[str, Any] = {}
 ERRORS = (ValueError, TypeError, IndexError, OverflowError)  # what NumPy raises for inputs that do not fit
 _new = object.__new__
+_watch: Any = None
 _array_type: Any = None  # NDArray, set by its module: importing it here would be a circle
+
+
+def set_watch(watch: Any) -> None:
+    """Told once by `block`: what sees which attributes of Blocks a trace reads (`block/attributes.py`)."""
+    global _watch
+    _watch = watch
+
+
+def watch() -> Any:
+    """The watch of attributes; None as long as there are no Blocks."""
+    return _watch
 
 
 def set_array_type(array_type: type) -> None:
