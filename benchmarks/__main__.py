@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    accuracy,
     report,
     rows,  # noqa: F401  (declares the rows)
 )
@@ -20,6 +21,9 @@ from benchmarks.row import MAIN, ROWS, Row
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs what was asked for. 0 if gluonish ran every row and agrees with the others, else 1; 2: a wrong request."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments[:1]) == ["accuracy"]:
+        return accuracy.main(arguments[1:])
     chosen = _parser().parse_args(arguments)
     wanted = chosen.group if chosen.rows == "*" else "all"
     selected = [row for row in ROWS.values() if wanted in (row.group, "all") and _matches(row.name, chosen.rows)]
@@ -69,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="fewer and shorter samples: a first impression")
     add("--json", type=Path, metavar="FILE", help="write everything measured to a file")
     add("--list", action="store_true", help="show rows, sides and libraries, run nothing")
-    parser.epilog = f"{MXNET_PYTHON} names the Python interpreter of an environment that has MXNet."
+    parser.epilog = "`python -m benchmarks accuracy` measures errors instead of times: see its own --help. "
+    parser.epilog += f"{MXNET_PYTHON} names the Python interpreter of an environment that has MXNet."
     return parser
 
 

@@ -76,7 +76,8 @@ def _add_cache(commands: argparse._SubParsersAction[_Parser]) -> None:
         "cache",
         help=about,
         description=f"{about[0].upper()}{about[1:]}. Compiled kernels are kept on disk so that each is compiled once "
-        "on a machine; what is deleted is compiled again when it is needed. GLUONISH_CACHE names another folder.",
+        "on a machine; what is deleted is compiled again when it is needed. GLUONISH_CACHE names another folder. "
+        "Beyond GLUONISH_CACHE_SIZE (such as 500MB; 1GB unless set) the entries that were not read for longest go.",
     )
     cache.add_argument("action", choices=("info", "clear"), help="info: its place and size; clear: empty it")
     cache.set_defaults(run=_cache)
@@ -111,17 +112,23 @@ def _cache(chosen: argparse.Namespace) -> int:
     from gluonish.kernels import cache
 
     folder = cache.folder()
-    entries = [entry for entry in folder.glob("*.kernel*") if entry.is_file()]
-    size = sum(entry.stat().st_size for entry in entries)
+    try:
+        limit = cache.limit()
+    except ValueError as error:
+        print(f"gluonish cache: {error}", file=sys.stderr)
+        return 2
+    entries = cache.entries()
+    size = sum(stat.st_size for _, stat in entries)
     if chosen.action == "clear":
         try:
-            for entry in entries:
+            for entry, _ in entries:
                 entry.unlink(missing_ok=True)
         except OSError as error:
             print(f"gluonish cache: cannot empty {folder}: {error.strerror}", file=sys.stderr)
             return 2
-    verb = "removed" if chosen.action == "clear" else "holds"
-    print(f"{folder}: {verb} {len(entries)} compiled kernels, {size / 1e6:.2f} MB")
+        print(f"{folder}: removed {len(entries)} compiled kernels, {size / 1e6:.2f} MB")
+        return 0
+    print(f"{folder}: holds {len(entries)} compiled kernels, {size / 1e6:.2f} MB of {limit / 1e6:.0f} MB at most")
     return 0
 
 

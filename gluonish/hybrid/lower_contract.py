@@ -188,8 +188,9 @@ def _depthwise(gradient: bool, epilogue: Any, reads: list[Node], group: Group) -
 def _winograd_squares(x: Node, weight: Node, node: Node, gradient: bool, steady: bool) -> int:
     """The size of the squares where Winograd's algorithm is faster; 0 where it is not, or may not be used."""
     attrs = node.attrs
-    window = tuple(weight.shape[:2]), tuple(attrs["stride"]), tuple(attrs["dilation"])
-    if node.dtype.name != "float32" or attrs["groups"] != 1 or window != ((3, 3), (1, 1), (1, 1)):
+    if not all(same(size, 3) for size in weight.shape[:2]):  # `==` would make a guard of a size that varies
+        return 0
+    if node.dtype.name != "float32" or attrs["groups"] != 1 or {*attrs["stride"], *attrs["dilation"]} != {1}:
         return 0
     if current_precision() == "strict":
         return 0

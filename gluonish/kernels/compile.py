@@ -60,6 +60,10 @@ def object_code(kernel: Kernel, machine: Target, symbol: str) -> bytes:
 
 
 def _load(kernel: Kernel, machine: Target) -> int:
+    if machine.arm64 != target.host().arm64:
+        raise KernelError(
+            kernel, f"code for {machine.triple} cannot be called on this machine ({target.host().triple})"
+        )
     with _lock:
         if (kernel, machine) in _addresses:
             return _addresses[kernel, machine]
@@ -122,8 +126,12 @@ def _machine(machine: Target) -> Any:
 def _new_machine(machine: Target) -> Any:
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
+    if machine.arm64 == target.host().arm64:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
     chosen = llvm.Target.from_triple(machine.triple)
     # position independent and small: constants are read relative to the code, as operands of instructions
     return chosen.create_target_machine(

@@ -28,6 +28,8 @@ alike is the same number. All operands of an op have the same type. Python float
     call_tiles(fn, args, begin, end) calls a kernel by its address
     call_function(fn, a, b)          calls a C function of up to two integers by its address
     call_value(fn)                   calls a C function of none, which gives an integer
+    call_integer(fn, a, b, c, d)     calls a C function of up to four, which gives an integer; of an `int` only the low
+                                     32 bits mean something
 
 Deliberately not here: contractions (`microkernel.py`) and the meaning of ops (`nd`, `vector_math.py`).
 """
@@ -296,6 +298,12 @@ def call_value(typing, function):  # type: ignore[no-untyped-def]
     return types.int64(types.int64), _caller(0, I64)
 
 
+@intrinsic
+def call_integer(typing, function, a, b, c, d):  # type: ignore[no-untyped-def]
+    """Calls a C function of up to four integers or pointers; gives its integer or pointer."""
+    return types.int64(*[types.int64] * 5), _caller(4, I64)
+
+
 INTRINSICS: dict[str, Any] = {
     "atomic_add": atomic_add,
     "atomic_exchange": atomic_exchange,
@@ -306,6 +314,7 @@ INTRINSICS: dict[str, Any] = {
     "call_tiles": call_tiles,
     "call_function": call_function,
     "call_value": call_value,
+    "call_integer": call_integer,
     "min": _chooser("min", "<"),
     "max": _chooser("max", ">"),
 }

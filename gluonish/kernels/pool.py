@@ -7,9 +7,15 @@ the caller closes the job and waits only for workers that are inside it. So a wo
 delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second Python thread
 that runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
 
-Workers are daemon threads inside a compiled loop. They start at the first shared row, spin for about 150 microseconds
-after their last job, then sleep until a shared row wakes them. They stop before a fork and at exit.
-`GLUONISH_NUM_THREADS` or `set_num_threads` sets their number; the default is what the process may use.
+Workers are threads of the system inside a compiled loop; Python does not know them, and no signal, exception or lock of
+Python can come between. The executor starts them at the first shared row. They spin for about 150 microseconds after
+their last job, giving way to other threads for most of that time, then sleep until a shared row wakes them. They end
+before a fork and at exit.
+
+Beside NumPy's own threads: OpenBLAS keeps a second set, which spins for some 25 milliseconds after each product. Where
+eager NumPy products and programs alternate, products keep their speed (without giving way they lose a factor of 2.6),
+and programs run at that of one thread until OpenBLAS sleeps; `OPENBLAS_NUM_THREADS=1` gives them the other processors.
+`GLUONISH_NUM_THREADS`, `set_num_threads` or `num_threads` sets how many help; the default is what the process may use.
 
 Deliberately not here: which rows are worth sharing, and how a kernel is cut into tiles.
 """
@@ -23,26 +29,31 @@ import math
 import os
 import threading
 import time
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from gluonish.kernels.compile import address  # before our own fork hooks: the hooks of later modules take locks first
+from gluonish.kernels.compile import address
 from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.processors import usable_processors
 
 MAX_THREADS = 256
 _SPIN_SECONDS = 150e-6
 _LINE = 16  # words between what different threads write: two cache lines, as CPUs fetch lines in pairs
 
 # words of the control block
-_OPEN, _FUNCTION, _ARGS, _TILES, _CHUNK = 0, 1, 2, 3, 4  # the job; OPEN is its number, or 0
+_OPEN, _FUNCTION, _ARGS, _TILES, _CHUNK, _JOB = range(6)  # the job; OPEN is its number while it is open, else 0
 _NEXT = _LINE  # first tile that nobody has taken
 _ACTIVE = 2 * _LINE  # workers inside the job
 _SLEEPERS = 3 * _LINE
 _OWNER = 4 * _LINE  # 1 while a program has the workers
-_STOP, _HELPERS, _RUNNING, _SPINS, _JOB, _START, _WAKE, _SLEEP, _YIELD = (5 * _LINE + i for i in range(9))
-_MASKS, _AFFINITY, _GETCPU, _CPU = (5 * _LINE + 9 + i for i in range(4))
-_WORKERS = 6 * _LINE  # then for each worker a line: [asleep, address of its lock, processor it is kept off, thread]
+_GATE = 4 * _LINE + 1  # 1 while somebody starts or ends workers, or nobody may start any
+_STOP, _HELPERS, _RUNNING, _SPINS = (5 * _LINE + i for i in range(4))  # from here on hardly ever written
+_START, _WORK, _CREATE, _JOIN, _ALLOCATE, _SLEEP, _WAKE, _YIELD = (5 * _LINE + 4 + i for i in range(8))  # functions
+_APART, _AFFINITY, _GETCPU, _CPU = (6 * _LINE + i for i in range(4))
+_ALLOWED = 7 * _LINE  # the processors that workers may use, as a set of bits
+_OTHERS = 8 * _LINE  # those without the one of the thread that wakes
 _MASK_BYTES = 128  # a set of 1,024 processors, as the system wants it
+_WORKERS = 9 * _LINE  # a line for each worker: [asleep, its lock, processor it is kept off, thread, control, index]
 _WORDS = _WORKERS + _LINE * MAX_THREADS
 
 
@@ -72,8 +83,8 @@ def execute(control, table, steps):
         if helpers == 0 or owned == 0:
             call_tiles(function, args, 0, tiles)
         else:
-            if atomic_load(control_RUNNING) == 0:
-                call_function(read_i64(control_START, 0), 0, 0)
+            if atomic_load(control_RUNNING) < helpers:
+                call_tiles(read_i64(control_START, 0), control, helpers, 0)
             chunk = max(1, tiles // (8 * (helpers + 1)))
             job = read_i64(control_JOB, 0) + 1
             write_i64(control_JOB, 0, job)
@@ -84,17 +95,23 @@ def execute(control, table, steps):
             atomic_store(control_NEXT, 0)
             atomic_store(control_OPEN, job)
             if atomic_load(control_SLEEPERS) > 0:
-                masks = read_i64(control_MASKS, 0)
-                if masks != 0:
+                apart = read_i64(control_APART, 0)
+                here = 0
+                if apart != 0:
                     call_function(read_i64(control_GETCPU, 0), control_CPU, 0)
-                here = cast_i64(read_u32(control_CPU, 0))
-                for worker in range(atomic_load(control_RUNNING)):
+                    here = cast_i64(read_u32(control_CPU, 0))
+                for worker in range(min(min(atomic_load(control_RUNNING), helpers), tiles - 1)):
                     line = control_WORKERS + worker * 128
                     if atomic_load(line) == 1 and atomic_exchange(line, 0) == 1:
                         atomic_add(control_SLEEPERS, -1)
-                        if masks != 0 and here < 1024 and read_i64(line, 2) != here and read_i64(line, 3) > 0:
+                        if apart != 0 and here < 1024 and read_i64(line, 2) != here:
                             write_i64(line, 2, here)
-                            call_tiles(read_i64(control_AFFINITY, 0), read_i64(line, 3), 128, masks + here * 128)
+                            for word in range(16):
+                                bits = read_i64(control_ALLOWED, word)
+                                if word == here // 64:
+                                    bits = bits & ~(1 << (here % 64))
+                                write_i64(control_OTHERS, word, bits)
+                            call_tiles(read_i64(control_AFFINITY, 0), read_i64(line, 3), 128, control_OTHERS)
                         call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
             first = atomic_add(control_NEXT, chunk)
             while first < tiles:
@@ -112,17 +129,18 @@ def execute(control, table, steps):
 """),
 )
 
-_WORK = Kernel(
+_WORK_LOOP = Kernel(
     "work",
     _source("""
-def work(control, worker, unused):
-    line = control_WORKERS + worker * 128
+def work(line, unused, neither):
+    control = read_i64(line, 4)
+    worker = read_i64(line, 5)
     spins = read_i64(control_SPINS, 0)
     seen = 0
     idle = 0
     while atomic_load(control_STOP) == 0:
         job = atomic_load(control_OPEN)
-        if job != 0 and job != seen:
+        if job != 0 and job != seen and worker < atomic_load(control_HELPERS):
             atomic_add(control_ACTIVE, 1)
             job = atomic_load(control_OPEN)
             if job != 0:
@@ -140,12 +158,14 @@ def work(control, worker, unused):
         elif idle < spins:
             idle += 1
             spin_pause()
+            if idle & 63 == 0 and idle > spins // 8:
+                call_function(read_i64(control_YIELD, 0), 0, 0)
         else:
             atomic_add(control_SLEEPERS, 1)
             atomic_store(line, 1)
             job = atomic_load(control_OPEN)
-            come = (job != 0 and job != seen) or atomic_load(control_STOP) != 0
-            if come and atomic_exchange(line, 0) == 1:
+            come = job != 0 and job != seen and worker < atomic_load(control_HELPERS)
+            if (come or atomic_load(control_STOP) != 0) and atomic_exchange(line, 0) == 1:
                 atomic_add(control_SLEEPERS, -1)
             else:
                 call_function(read_i64(control_SLEEP, 0), read_i64(line, 1), 1)
@@ -153,16 +173,53 @@ def work(control, worker, unused):
 """),
 )
 
+_START_WORKERS = Kernel(
+    "start",
+    _source("""
+def start(control, helpers, unused):
+    if atomic_compare_exchange(control_GATE, 0, 1) == 0:
+        worker = atomic_load(control_RUNNING)
+        while worker < helpers:
+            line = control_WORKERS + worker * 128
+            if read_i64(line, 1) == 0:
+                lock = call_value(read_i64(control_ALLOCATE, 0))
+                call_function(read_i64(control_SLEEP, 0), lock, 1)
+                write_i64(line, 1, lock)
+            write_i64(line, 2, -1)
+            write_i64(line, 4, control)
+            write_i64(line, 5, worker)
+            failed = 0
+            if read_i64(control_JOIN, 0) != 0:
+                failed = call_integer(read_i64(control_CREATE, 0), line + 24, 0, read_i64(control_WORK, 0), line)
+            else:
+                failed = call_integer(read_i64(control_CREATE, 0), read_i64(control_WORK, 0), line, 0, 0) + 1
+            if failed & 0xFFFFFFFF != 0:
+                atomic_store(control_HELPERS, worker)
+                helpers = worker
+            else:
+                worker += 1
+                atomic_store(control_RUNNING, worker)
+        atomic_store(control_GATE, 0)
+"""),
+)
+
 _HALT = Kernel(
     "halt",
     _source("""
-def halt(control, workers, unused):
+def halt(control, begin, end):
+    while atomic_compare_exchange(control_GATE, 0, 1) != 0:
+        call_function(read_i64(control_YIELD, 0), 0, 0)
     atomic_store(control_STOP, 1)
-    for worker in range(workers):
+    for worker in range(atomic_load(control_RUNNING)):
         line = control_WORKERS + worker * 128
         if atomic_exchange(line, 0) == 1:
             atomic_add(control_SLEEPERS, -1)
             call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
+    if read_i64(control_JOIN, 0) != 0:
+        for worker in range(atomic_load(control_RUNNING)):
+            call_function(read_i64(control_JOIN, 0), read_i64(control_WORKERS + worker * 128, 3), 0)
+    atomic_store(control_RUNNING, 0)
+    atomic_store(control_STOP, 0)
 """),
 )
 
@@ -181,27 +238,67 @@ def executor() -> tuple[int, int]:
     return address(_EXECUTE), _made().address
 
 
+# --- how many threads -----------------------------------------------------------------------------------------------
+
+
 def get_num_threads() -> int:
-    """How many threads run a shared row at most: the caller and its helpers."""
-    return _threads if _threads else _default_threads()
+    """How many threads run a kernel at most: the caller and its helpers."""
+    return _asked[-1][0] if _asked else _default_threads()
 
 
 def set_num_threads(count: int) -> None:
-    """Sets how many threads run a shared row at most, from now on.
+    """Sets how many threads run a kernel at most, from now on, in all of the process.
 
-    Raises ValueError below 1. More than 256 is taken as 256.
+    Inside `with num_threads(...)` it holds until the end of that block. Raises ValueError below 1; more than 256 is
+    taken as 256.
     """
-    global _threads
-    if count < 1:
-        raise ValueError(f"set_num_threads: the number of threads must be 1 or more; got {count}")
+    number = _checked(count, "set_num_threads")
     with _guard:
-        _threads = min(int(count), MAX_THREADS)
-        if _pool:
-            _pool.resize(_threads)
+        if not _asked:
+            _asked.append([0])
+        _asked[-1][0] = number
+        _tell()
 
 
-_threads = 0  # 0: not yet asked for
-_guard = threading.Lock()  # held by whoever starts, stops or makes the pool
+class num_threads:
+    """`with num_threads(n):` - at most n threads run a kernel inside the block; afterwards as many as before.
+
+    It holds for the whole process, as there is one pool: where blocks of several Python threads overlap, the one that
+    was entered last and is not left yet decides. Raises ValueError below 1; more than 256 is taken as 256.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = _checked(count, "num_threads")
+        self._entered: list[list[int]] = []
+
+    def __enter__(self) -> None:
+        with _guard:
+            if not _asked:
+                _asked.append([_default_threads()])
+            self._entered.append([self._count])
+            _asked.append(self._entered[-1])
+            _tell()
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with _guard:
+            left = self._entered.pop()
+            _asked[:] = [asked for asked in _asked if asked is not left]
+            _tell()
+
+
+def _checked(count: int, name: str) -> int:
+    if count != int(count) or count < 1:
+        raise ValueError(f"{name}: the number of threads must be a whole number, 1 or more; got {count}")
+    return min(int(count), MAX_THREADS)
+
+
+def _tell() -> None:
+    if _pool:
+        _pool.resize(get_num_threads())
+
+
+_asked: list[list[int]] = []  # what the process asked for first, then the blocks that it is inside of
+_guard = threading.Lock()  # held by whoever makes the pool or changes its size
 
 
 @functools.cache
@@ -211,110 +308,67 @@ def _default_threads() -> int:
         if not asked.isdigit() or int(asked) < 1:
             raise ValueError(f"GLUONISH_NUM_THREADS must be a whole number of threads, 1 or more; got {asked!r}")
         return min(int(asked), MAX_THREADS)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, math.ceil(_quota(usable)), MAX_THREADS))
+    return min(usable_processors(), MAX_THREADS)
 
 
-def _quota(otherwise: float) -> float:
-    """Processors that the control group of this process may use (Linux)."""
-    try:
-        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return otherwise
-    return otherwise if limit in ("max", "-1") else int(limit) / int(period)
-
-
-def _function(kernel: Kernel) -> Any:
-    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address(kernel))
+# --- the pool -------------------------------------------------------------------------------------------------------
 
 
 class _Pool:
-    """The control block and the worker threads."""
+    """The control block, and the functions of the system that its kernels call."""
 
     def __init__(self) -> None:
         self._memory = (ctypes.c_int64 * (_WORDS + _LINE))()
         skip = -(ctypes.addressof(self._memory) // 8) % _LINE
         self.address = ctypes.addressof(self._memory) + 8 * skip
-        self._words = (ctypes.c_int64 * _WORDS).from_address(self.address)
-        self._workers: list[threading.Thread] = []
-        self._locks: list[int] = []
-        self._callback = ctypes.CFUNCTYPE(None)(self._start)
+        self._words = words = (ctypes.c_int64 * _WORDS).from_address(self.address)
+        words[_START], words[_WORK] = address(_START_WORKERS), address(_WORK_LOOP)
+        words[_SPINS] = _spins()
+        api = ctypes.pythonapi
+        words[_ALLOCATE] = address_of(api.PyThread_allocate_lock)
+        words[_WAKE] = address_of(api.PyThread_release_lock)
+        words[_SLEEP] = address_of(api.PyThread_acquire_lock)
+        self._find_system()
+        self.resize(get_num_threads())
+        halt = functools.partial(_function(_HALT), self.address, 0, 0)  # no Python code, which a signal might break off
+        atexit.register(halt)
+        if hasattr(os, "register_at_fork"):
+            open_gate = functools.partial(words.__setitem__, _GATE, 0)
+            os.register_at_fork(before=halt, after_in_parent=open_gate, after_in_child=self._begin_anew)
+
+    def _find_system(self) -> None:
+        """Addresses of what the system does for threads. Without a function to join them, Python's start is used."""
         words = self._words
-        words[_START] = ctypes.cast(self._callback, ctypes.c_void_p).value or 0
-        words[_WAKE] = address_of(ctypes.pythonapi.PyThread_release_lock)
-        words[_SLEEP] = address_of(ctypes.pythonapi.PyThread_acquire_lock)
-        words[_YIELD] = _yield_address()
-        words[_HELPERS] = get_num_threads() - 1
-        self._halt, self._work = _function(_HALT), _function(_WORK)
+        if os.name == "nt":
+            words[_YIELD] = address_of(ctypes.WinDLL("kernel32").SwitchToThread)  # type: ignore[attr-defined]
+            words[_CREATE] = address_of(ctypes.pythonapi.PyThread_start_new_thread)
+            return
+        system = ctypes.CDLL(None)
+        words[_YIELD] = address_of(system.sched_yield)
+        words[_CREATE], words[_JOIN] = address_of(system.pthread_create), address_of(system.pthread_join)
+        if hasattr(system, "getcpu") and hasattr(system, "pthread_setaffinity_np"):
+            words[_GETCPU], words[_AFFINITY] = address_of(system.getcpu), address_of(system.pthread_setaffinity_np)
 
     def resize(self, threads: int) -> None:
-        """Lets `threads` - 1 workers help; they start when they are needed."""
-        self._words[_HELPERS] = threads - 1
-        if threads - 1 != len(self._workers):
-            self.stop()
+        """Lets `threads` - 1 workers help; they start when they are needed, and those beyond sleep.
 
-    def _start(self) -> None:
-        """Called by the executor, at a shared row, when no worker is running."""
-        with _guard:
-            words = self._words
-            words[_SPINS] = words[_SPINS] or _spins()
-            self._keep_apart()
-            try:
-                while len(self._workers) < words[_HELPERS]:
-                    self._start_worker(len(self._workers))
-            except RuntimeError:  # the system gives no more threads: go on with those there are
-                words[_HELPERS] = len(self._workers)
-            words[_RUNNING] = len(self._workers)
-
-    def _start_worker(self, index: int) -> None:
-        if index == len(self._locks):
-            self._locks.append(_new_lock())
-        self._words[_WORKERS + _LINE * index + 1] = self._locks[index]
-        thread = threading.Thread(target=self._help, args=(index,), name=f"gluonish-{index + 1}", daemon=True)
-        thread.start()
-        self._workers.append(thread)
-
-    def _help(self, index: int) -> None:
-        """The body of a worker thread."""
-        self._words[_WORKERS + _LINE * index + 2] = -1
-        self._words[_WORKERS + _LINE * index + 3] = threading.get_native_id()
-        self._work(self.address, index, 0)
-
-    def _keep_apart(self) -> None:
-        """Prepares what keeps a woken worker off the processor of the one that wakes it.
-
-        A system likes to start a woken thread just there, where it waits, often for milliseconds, since the caller is
-        busy with the same tiles. Where there are more threads than processors nothing is kept apart.
+        A woken worker is kept off the processor of the one that wakes it: a system likes to start it just there, where
+        it waits, often for milliseconds, since the caller is busy with the same tiles. Where there are more threads
+        than processors nothing is kept apart.
         """
-        system = ctypes.CDLL(None)
-        if not hasattr(os, "sched_getaffinity") or not hasattr(system, "getcpu"):
-            return
-        allowed = os.sched_getaffinity(0)
-        if self._words[_HELPERS] >= len(allowed) or max(allowed) >= 8 * _MASK_BYTES:
-            self._words[_MASKS] = 0
-            return
-        whole = sum(1 << cpu for cpu in allowed)
-        rows = [(whole & ~(1 << cpu)).to_bytes(_MASK_BYTES, "little") for cpu in range(8 * _MASK_BYTES)]
-        self._masks = ctypes.create_string_buffer(b"".join(rows))
-        self._words[_AFFINITY] = address_of(system.sched_setaffinity)
-        self._words[_GETCPU] = address_of(system.getcpu)
-        self._words[_MASKS] = ctypes.addressof(self._masks)
+        words = self._words
+        words[_HELPERS] = threads - 1
+        words[_APART] = 0
+        if words[_AFFINITY]:
+            allowed = os.sched_getaffinity(0)
+            if threads <= len(allowed) and max(allowed) < 8 * _MASK_BYTES:
+                bits = sum(1 << cpu for cpu in allowed).to_bytes(_MASK_BYTES, "little")
+                ctypes.memmove(self.address + 8 * _ALLOWED, bits, _MASK_BYTES)
+                words[_APART] = 1
 
-    def stop(self) -> None:
-        """Ends the workers; a later shared row starts new ones."""
-        self._halt(self.address, len(self._workers), 0)
-        for thread in self._workers:
-            thread.join()
-        self._workers.clear()
-        self._words[_RUNNING] = self._words[_STOP] = 0
-
-    def forget(self) -> None:
+    def _begin_anew(self) -> None:
         """In the child of a fork, where no other thread exists: nobody has the workers, and no job is open."""
-        for word in (_OPEN, _ACTIVE, _SLEEPERS, _OWNER):
+        for word in (_OPEN, _ACTIVE, _SLEEPERS, _OWNER, _GATE):
             self._words[word] = 0
 
 
@@ -328,50 +382,23 @@ def _made() -> _Pool:
         return _pool
 
 
-def _close() -> None:
-    """Ends the workers for good: the interpreter is about to exit."""
-    with _guard:
-        if _pool:
-            _pool.resize(1)
+def _new_guard() -> None:
+    """In the child of a fork: another thread of the parent may have held it, maybe while it made the pool."""
+    global _guard
+    _guard = threading.Lock()
 
 
-def _before_fork() -> None:
-    _guard.acquire()
-    if _pool:
-        _pool.stop()
-
-
-def _after_fork_in_child() -> None:
-    if _pool:
-        _pool.forget()
-    _guard.release()
-
-
-atexit.register(_close)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_guard.release, after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=_new_guard)
+
+
+def _function(kernel: Kernel) -> Any:
+    return ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(address(kernel))
 
 
 def address_of(function: Any) -> int:
     """Where a C function that ctypes knows begins."""
     return ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def _yield_address() -> int:
-    """A C function without arguments that lets another thread run on this core."""
-    if os.name == "nt":
-        return address_of(ctypes.WinDLL("kernel32").SwitchToThread)  # type: ignore[attr-defined]
-    return address_of(ctypes.CDLL(None).sched_yield)
-
-
-def _new_lock() -> int:
-    """A lock of the interpreter, taken: who takes it again sleeps until somebody else releases it."""
-    api = ctypes.pythonapi
-    api.PyThread_allocate_lock.restype = ctypes.c_void_p
-    api.PyThread_acquire_lock.argtypes = [ctypes.c_void_p, ctypes.c_int]
-    lock = api.PyThread_allocate_lock()
-    api.PyThread_acquire_lock(lock, 0)
-    return int(lock)
 
 
 def _spins() -> int:

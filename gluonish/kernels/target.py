@@ -1,7 +1,7 @@
 """Which instructions kernels may use: the host's, or a restricted set that still runs on the host.
 
 Restricting is for tests and for code that must be the same on several machines: `GLUONISH_CPU=avx2` for a process,
-`with use(named("avx2")):` for a block of code. Deliberately not here: cross compilation for other machines.
+`with use(named("avx2")):` for a block of code. `arm()` is another machine's: objects are made here, and run there.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ def named(level: str) -> Target:
         return machine
     cpu = _CPUS[level] if machine.x86 else "generic"
     return _target(machine.triple, level, cpu, "", sse41=level != "generic")
+
+
+def arm() -> Target:
+    """64-bit Arm under Linux with what every such machine has (NEON), wherever this process runs.
+
+    Objects can be made for it (`compile.object_code`); on a machine of another kind they cannot be called.
+    """
+    return _target("aarch64-unknown-linux-gnu", "generic", "generic", "+neon")
 
 
 @functools.cache

@@ -14,7 +14,6 @@ from gluonish.kernels.vector_steps import (
     at_most,
     copysign,
     enter,
-    floating,
     fma,
     polynomial,
     power_of_two,
@@ -37,6 +36,16 @@ _ERF_LARGE_64 = (
     -6.3117065869751289e-06,
 )  # fmt: skip
 
+# (tanh x - x) / x^3 by x^2 below 0.55
+_TANH_SMALL = (-0.333333164, 0.13332586, -0.053852316, 0.0210717004, -0.00627426105)
+_TANH_SMALL_64 = (
+    -0.3333333333333333, 0.13333333333333067, -0.05396825396804401, 0.021869488527839976, -0.008863235336544829,
+    0.00359212516668151, -0.0014558058810665232, 0.0005898332137499122, -0.00023821464316664241,
+    9.396816800878738e-05, -3.296672593939053e-05, 7.449004238912852e-06,
+)  # fmt: skip
+# (e^r - 1 - r) / r^2 for |r| <= ln(2)/2, float32, to 2^-26: enough inside of a quotient
+_EXP_SHORT = (0.5, 0.166665435, 0.0416662805, 0.00836659689, 0.00139464764)
+
 
 def exp(x: Value) -> Value:
     """e to the power x."""
@@ -58,20 +67,26 @@ def expm1(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    """The hyperbolic tangent: e / (e + 2) with e = expm1(2 |x|)."""
+    """The hyperbolic tangent: 1 - 2 / (exp(2 |x|) + 1), by a polynomial near 0."""
     f, inner = enter("tanh", x)
     size = at_most(abs(inner), f.tanh_one)
-    n, r, q = reduced_exp(f, size + size, f.exp)
+    z = size * size
+    small = fma(size * z, polynomial(z, _TANH_SMALL if f is F32 else _TANH_SMALL_64), size)
+    n, r, q = reduced_exp(f, size + size, _EXP_SHORT if f is F32 else f.exp)
     scale = power_of_two(f, n)
-    e = fma(scale, q, scale - 1)
-    return copysign(e / (e + 2), inner).relaxed(x)
+    large = 1 - 2 / (fma(scale, q, scale) + 1)
+    return copysign(choose(size < 0.55, small, large), inner).relaxed(x)
 
 
 def sigmoid(x: Value) -> Value:
     """1 / (1 + exp(-x)), from exp(-|x|), which cannot overflow."""
-    exact = floating("sigmoid", x).strict()
-    e = exp(-abs(exact))
-    return (choose(exact < 0, e, e.constant(1)) / (e + 1)).relaxed(x)
+    f, exact = enter("sigmoid", x)
+    n, r, q = reduced_exp(f, at_least(-abs(exact), f.underflow), _EXP_SHORT if f is F32 else f.exp)
+    e = times_power_of_two(f, q + 1, n)
+    total = e + 1
+    result = choose(exact < 0, e, e.constant(1)) / total
+    # what rounding the sum has cost, by 1 / total = 1 - e / total; for x > 0 a part of it, as more is not needed
+    return fma(result * ((total - 1) - e), 1 - result, result).relaxed(x)
 
 
 def erf(x: Value) -> Value:

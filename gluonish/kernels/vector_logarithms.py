@@ -11,6 +11,7 @@ from gluonish.kernels.value import Value, choose
 from gluonish.kernels.vector_arithmetic import abs  # noqa: A004
 from gluonish.kernels.vector_steps import (
     F32,
+    F64,
     Format,
     enter,
     exponent_and_mantissa,
@@ -53,6 +54,16 @@ def log1p(x: Value) -> Value:
     scale = power_of_two(f, choose(n > f.bias, n.constant(-f.bias), -n))
     result = _log_edges(total, _log_of(f, n, (mantissa - 1) + lost * scale))
     return choose(abs(inner) < 2.0 ** -(f.mantissa + 2), inner, result).relaxed(x)
+
+
+def log1p_of_sum(u: Value, low: Value, doublings: Value) -> Value:
+    """log(1 + u + low) + doublings ln 2 in float64, where low is less than the last place of u >= 0."""
+    f = F64
+    total = u + 1
+    lost = choose(u < 1, u - (total - 1), 1 - (total - u)) + low
+    n, mantissa = exponent_and_mantissa(f, total)
+    scale = power_of_two(f, choose(n > f.bias, n.constant(-f.bias), -n))
+    return _log_edges(total, _log_of(f, n + doublings, (mantissa - 1) + lost * scale))
 
 
 def _log_of(f: Format, n: Value, rest: Value) -> Value:

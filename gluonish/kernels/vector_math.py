@@ -3,8 +3,8 @@
 This module itself is `m`: `body(vector_math, *values)`. Its functions take Values (scalars or vectors of float32 or
 float64; the simple ones also integers and bools) and Python numbers. But for the float remainder and the integer power
 they have no branch and no call, and so become vector code in a loop that LLVM widens as well as in a microkernel's
-epilogue. They are right for NaN, Inf, signed zeros and denormals, to 2 units in the last place (`tanh` and `sigmoid`:
-2.5). The range of `sin` and `cos` is limited: see there.
+epilogue. They are right for NaN, Inf, signed zeros and denormals, to 2 units in the last place. The range of `sin`,
+`cos` and `tan` is limited: see there.
 
 Method: Cody and Waite's range reductions, then polynomials that are minimax in the relative error of the function (made
 with Remez' algorithm in 60 digits), evaluated by Horner's rule. Everything is computed on `strict` Values: a compiler
@@ -30,6 +30,7 @@ from typing import Any
 from llvmlite import ir
 
 from gluonish.kernels.value import Value, declare, llvm_type  # noqa: F401  (the interface)
+from gluonish.kernels.vector_arcs import acos, asin, atan, atan2  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_arithmetic import (  # noqa: F401  (the namespace)
     abs,  # noqa: A004
     ceil,
@@ -50,9 +51,10 @@ from gluonish.kernels.vector_arithmetic import (  # noqa: F401  (the namespace)
 )
 from gluonish.kernels.vector_division import floor_divide, remainder  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_exponentials import erf, exp, expm1, sigmoid, tanh  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_hyperbolic import acosh, asinh, atanh, cosh, sinh  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_logarithms import log, log1p  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_powers import pow  # noqa: A004, F401  (the namespace)
-from gluonish.kernels.vector_trigonometry import cos, sin  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_trigonometry import cos, sin, tan  # noqa: F401  (the namespace)
 
 
 def emit(body: Callable[..., Any], builder: ir.IRBuilder, codes: Sequence[str], values: Sequence[ir.Value]) -> Value:

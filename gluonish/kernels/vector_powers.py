@@ -9,7 +9,6 @@ import math
 
 from llvmlite import ir
 
-from gluonish.kernels import target
 from gluonish.kernels.value import Value, choose
 from gluonish.kernels.vector_arithmetic import abs, floor  # noqa: A004
 from gluonish.kernels.vector_calls import by_lane
@@ -22,6 +21,7 @@ from gluonish.kernels.vector_steps import (
     at_most,
     copysign,
     enter,
+    exact_product,
     exponent_and_mantissa,
     fma,
     pair,
@@ -94,7 +94,7 @@ def _power_64(base: Value, exponent: Value) -> Value:
     high, low = _precise_log(f, n, mantissa - 1)
     high = _infinite_log(size, high)
     power = at_most(at_least(exponent, -(2.0**70)), 2.0**70)  # beyond, the result is 0, 1 or Inf already
-    product, error = _product(power, high)
+    product, error = exact_product(power, high)
     error = fma(power, low, error)
     clamped = at_most(at_least(product, f.underflow), f.overflow)
     error = choose(product == clamped, error, error.constant(0))
@@ -109,18 +109,18 @@ def _precise_log(f: Format, n: Value, rest: Value) -> tuple[Value, Value]:
     below = rest + 2
     lost = rest - (below - 2)
     s = rest / below
-    back, error = _product(s, below)
+    back, error = exact_product(s, below)
     s_low = ((rest - back) - error - s * lost) / below
     # log = s (2 + z t), z = s^2, t = 2/3 + z tail
-    z, z_low = _product(s, s)
+    z, z_low = exact_product(s, s)
     z_low = fma(s + s, s_low, z_low)
     t, t_low = _sum(s.constant(_TWO_THIRDS[0]), z * polynomial(z, _ATANH_TAIL))
     t_low = t_low + _TWO_THIRDS[1]
-    u, u_low = _product(z, t)
+    u, u_low = exact_product(z, t)
     u_low = u_low + (z * t_low + z_low * t)
     factor, factor_low = _sum(s.constant(2), u)
     factor_low = factor_low + u_low
-    high, low = _product(s, factor)
+    high, low = exact_product(s, factor)
     low = low + (s * factor_low + s_low * factor)
     turns = to_float(f, n)
     whole, whole_low = _full_sum(turns * f.ln2[0], high)
@@ -143,21 +143,6 @@ def _full_sum(a: Value, b: Value) -> tuple[Value, Value]:
     total = a + b
     part = total - a
     return total, (a - (total - part)) + (b - part)
-
-
-def _product(a: Value, b: Value) -> tuple[Value, Value]:
-    """a * b and what its rounding lost."""
-    total = a * b
-    if target.current().fma:
-        return total, a.call("llvm.fma", b, -total)
-    (a1, a2), (b1, b2) = _halves(a), _halves(b)
-    return total, ((a1 * b1 - total) + a1 * b2 + a2 * b1) + a2 * b2
-
-
-def _halves(x: Value) -> tuple[Value, Value]:
-    scaled = x * (2.0**27 + 1)
-    high = scaled - (scaled - x)
-    return high, x - high
 
 
 # --- integers -------------------------------------------------------------------------------------------------------

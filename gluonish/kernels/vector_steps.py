@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gluonish.kernels.value import Number, Value, choose
+from gluonish.kernels import target
+from gluonish.kernels.value import Number, Value, choose, declare, suffix
 
 Operand = Value | Number
 
@@ -109,6 +110,21 @@ def fma(a: Value, b: Value, c: Value) -> Value:
     return a.call("llvm.fmuladd", b, c)
 
 
+def exact_product(a: Value, b: Value) -> tuple[Value, Value]:
+    """a * b in float64 and what its rounding lost."""
+    total = a * b
+    if target.current().fma:
+        return total, a.call("llvm.fma", b, -total)
+    (a1, a2), (b1, b2) = _halves(a), _halves(b)
+    return total, ((a1 * b1 - total) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _halves(x: Value) -> tuple[Value, Value]:
+    scaled = x * (2.0**27 + 1)
+    high = scaled - (scaled - x)
+    return high, x - high
+
+
 def polynomial(x: Value, terms: Sequence[float]) -> Value:
     """terms[0] + terms[1] x + terms[2] x^2 + ..."""
     result = x.constant(terms[-1])
@@ -169,6 +185,11 @@ def power_of_two(f: Format, n: Value) -> Value:
 
 
 def times_power_of_two(f: Format, x: Value, n: Value) -> Value:
-    """x times 2^n in two steps, each an ordinary number, so that denormals and Inf come out rounded once."""
+    """x times 2^n, rounded once where that is a denormal number or Inf."""
+    if f is F32 and target.current().vector_bytes == 64:  # one instruction there, a call of the C library elsewhere
+        kinds = [x.value.type, n.value.type]
+        name = f"llvm.ldexp.{suffix(kinds[0])}.{suffix(kinds[1])}"
+        return x.of(x.builder.call(declare(x.builder, name, kinds[0], kinds), [x.value, n.value]))
+    # in two steps, each an ordinary number
     half = n >> 1
     return x * power_of_two(f, half) * power_of_two(f, n - half)

@@ -18,7 +18,10 @@ exp, expm1, log, log1p = np.exp, np.expm1, np.log, np.log1p
 sqrt, square, abs, sign = np.sqrt, np.square, np.abs, np.sign  # noqa: A001
 floor, ceil, round, trunc = np.floor, np.ceil, np.round, np.trunc  # noqa: A001
 maximum, minimum, pow = np.maximum, np.minimum, np.power  # noqa: A001
-tanh, sin, cos = np.tanh, np.sin, np.cos
+sin, cos, tan = np.sin, np.cos, np.tan
+asin, acos, atan, atan2 = np.arcsin, np.arccos, np.arctan, np.arctan2
+sinh, cosh, tanh = np.sinh, np.cosh, np.tanh
+asinh, acosh, atanh = np.arcsinh, np.arccosh, np.arctanh
 isnan, isinf, isfinite, logical_not = np.isnan, np.isinf, np.isfinite, np.logical_not
 
 

@@ -1,14 +1,22 @@
-"""A whole network, forward and backward, compiled for every vector width that this machine can run."""
+"""A whole network, forward and backward, and every op, compiled for every vector width that this machine can run."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from compiled_laws import COMPILED_LAWS
+from laws import every_op
 
+from gluonish import autograd, nd, nn
+from gluonish.kernels import compile as compiler
 from gluonish.kernels import target
+from gluonish.kernels.kernel import Kernel
+from gluonish.nd.op import Op
 
 PROGRAM = """
 import sys
@@ -48,3 +56,38 @@ def test_network_agrees_with_eager_on(level: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == target.named(level).vector_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", target.available())
+@pytest.mark.parametrize("op", every_op(), ids=lambda op: op.name)
+def test_every_op_agrees_with_eager_on(level: str, op: Op, rng: np.random.Generator) -> None:
+    """Values, gradients, special values and dtypes, with the instructions of each level."""
+    with target.use(target.named(level)):
+        for name in ("hybrid_is_eager", "special_values_survive", "dtypes_survive", "one_function_serves_other_sizes"):
+            COMPILED_LAWS[name](op, rng)
+
+
+@pytest.mark.skipif(not target.host().x86, reason="reads x86 assembly")
+@pytest.mark.parametrize("level", target.available())
+def test_kernels_need_little_stack(level: str, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator) -> None:
+    """All frames of a kernel's functions together are below 64 KB; the smallest default for threads is 128 (musl)."""
+    kernels = []
+    load = compiler._load
+
+    def noted(kernel: Kernel, machine: target.Target) -> int:
+        kernels.append(kernel)
+        return load(kernel, machine)
+
+    monkeypatch.setattr(compiler, "_load", noted)
+    monkeypatch.setattr(compiler, "_addresses", {})
+    layers = [nn.Conv2D(19, 3), nn.BatchNorm(), nn.MaxPool2D(2), nn.Flatten(), nn.Dense(40, activation="tanh")]
+    net = nn.HybridSequential(*layers, nn.Dense(5))
+    net.initialize()
+    net.hybridize()
+    with target.use(target.named(level)):
+        with autograd.record():
+            out = nd.log_softmax(net(nd.array(rng.standard_normal((3, 3, 12, 12)).astype("f4")))).sum()
+        out.backward()
+        frames = {k.name: sum(map(int, re.findall(r"subq\t\$(\d+), %rsp", k.assembly))) for k in kernels}
+    assert len(frames) > 5 and max(frames.values()) < 65536, frames

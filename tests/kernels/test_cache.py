@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gluonish import __main__ as command
 from gluonish.kernels import cache, target
 from gluonish.kernels import compile as compiler
 from gluonish.kernels.kernel import Kernel
@@ -174,3 +176,113 @@ def test_default_folder_is_the_platforms(monkeypatch: pytest.MonkeyPatch, tmp_pa
     if sys.platform.startswith("linux"):
         assert cache.folder() == tmp_path / "gluonish" / "kernels"
     assert cache.folder().parts[-2:] == ("gluonish", "kernels")
+
+
+# --- the limit on its size ---
+
+
+def age(path: Path, days: float) -> None:
+    """As if the file had been read so many days ago."""
+    then = time.time() - days * 86400
+    os.utime(path, (then, then))
+
+
+def fill(count: int, size: int = 1000) -> list[Path]:
+    """Entries of which the first was read longest ago."""
+    made = []
+    for number in range(count):
+        name = f"{number:064x}"
+        cache.write(name, bytes([number % 256]) * size)
+        made.append(cache._path(name))
+        age(made[-1], 400 - number)
+    return made
+
+
+def test_what_was_read_longest_ago_goes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fill(20)
+    for path in made[:3]:
+        assert cache.read(path.stem) is not None  # now they were read last
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "12KB")
+    cache.write("f" * 64, b"new" * 100)
+    left = set(folder.iterdir())
+    assert left == {*made[:3], *made[-(len(left) - 4) :], cache._path("f" * 64)}
+    assert 9_000 < sum(path.stat().st_size for path in left) <= 12_000
+    assert cache.read("f" * 64) == b"new" * 100
+
+
+def test_the_limit_holds_whatever_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    """By chance a write looks at the folder; the limit is passed by a few hundredths at most, as by many writers."""
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "2M")
+    sizes = []
+    for _ in range(3000):
+        cache.write(rng.bytes(32).hex(), bytes(int(rng.integers(500, 3000))))
+        if rng.random() < 0.02:
+            sizes.append(sum(stat.st_size for _, stat in cache.entries()))
+    assert 1_600_000 < max(sizes) < 2_400_000
+
+
+def test_writes_seldom_look_at_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    looks = []
+    monkeypatch.setattr(cache, "trim", lambda keep=None: looks.append(keep))
+    for _ in range(2000):
+        cache.write(rng.bytes(32).hex(), bytes(3000))
+    assert len(looks) <= 5  # one in 16 MB of 1 GB: 0.4 are to be expected
+
+
+def test_reads_change_nothing_but_the_day(folder: Path) -> None:
+    (path,) = fill(1)
+    assert cache.read(path.stem) is not None
+    first = path.stat().st_mtime_ns
+    assert time.time() - first / 1e9 < 100
+    age(path, 0.5)
+    half = path.stat().st_mtime_ns
+    assert cache.read(path.stem) is not None
+    assert path.stat().st_mtime_ns == half
+
+
+def test_abandoned_files_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fill(2)
+    old, fresh, foreign = (folder / name for name in ("a.kernel.1.2", "b.kernel.3.4", "notes.txt"))
+    for path in (old, fresh, foreign):
+        path.write_bytes(b"x")
+    age(old, 2)
+    assert cache.trim() == 1
+    assert set(folder.iterdir()) == {*made, fresh, foreign}
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "1")
+    cache.trim()
+    assert set(folder.iterdir()) == {foreign}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("", 10**9), ("12", 12), ("500MB", 500 * 10**6), ("1.5 g", 1_500_000_000), ("7kb", 7000)]
+)
+def test_sizes_are_read(text: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", text)
+    assert cache.limit() == size
+
+
+def test_a_limit_of_nothing_keeps_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., None]
+) -> None:
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "0")
+    assert works(2.0, call)
+    assert list(folder.iterdir()) == []
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "much")
+    with pytest.raises(ValueError, match="GLUONISH_CACHE_SIZE must be a size such as 500MB or 2GB.*got 'much'"):
+        works(3.0, call)
+
+
+def test_the_command_says_how_full_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(3, 10_000)
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "2MB")
+    assert command.main(["cache", "info"]) == 0
+    assert capsys.readouterr().out == f"{folder}: holds 3 compiled kernels, 0.03 MB of 2 MB at most\n"
+    monkeypatch.setenv("GLUONISH_CACHE_SIZE", "2 miles")
+    assert command.main(["cache", "info"]) == 2
+    assert "must be a size" in capsys.readouterr().err

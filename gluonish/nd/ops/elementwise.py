@@ -186,6 +186,53 @@ sqrt = _floating("sqrt", lambda m, x: m.sqrt(x), lambda y, x: 0.5 / y, "The squa
 rsqrt = _floating("rsqrt", lambda m, x: m.rsqrt(x), lambda y, x: -0.5 * y / x, "1 / sqrt(x).", domain=(0.2, 4.0))
 sin = _floating("sin", lambda m, x: m.sin(x), lambda y, x: cos(x), "The sine; x in radians.")
 cos: Op = _floating("cos", lambda m, x: m.cos(x), lambda y, x: -sin(x), "The cosine; x in radians.")
+tan = _floating("tan", lambda m, x: m.tan(x), lambda y, x: y * y + 1, "The tangent; x in radians.", domain=(-1.4, 1.4))
+_INSIDE = (-0.95, 0.95)
+asin = _floating(
+    "asin",
+    lambda m, x: m.asin(x),
+    lambda y, x: rsqrt((1 - x) * (1 + x)),
+    "The angle between -pi/2 and pi/2 whose sine is x; NaN beyond 1.",
+    domain=_INSIDE,
+)
+acos = _floating(
+    "acos",
+    lambda m, x: m.acos(x),
+    lambda y, x: -rsqrt((1 - x) * (1 + x)),
+    "The angle between 0 and pi whose cosine is x; NaN beyond 1.",
+    domain=_INSIDE,
+)
+atan = _floating(
+    "atan", lambda m, x: m.atan(x), lambda y, x: 1 / (x * x + 1), "The angle between -pi/2 and pi/2 whose tangent is x."
+)
+atan2 = elementwise(
+    "atan2",
+    lambda m, y, x: m.atan2(y, x),
+    (lambda g, z, y, x: g * x / (x * x + y * y), lambda g, z, y, x: -g * y / (x * x + y * y)),
+    accepts="float",
+    arity=2,
+    domain=(0.3, 2.0),
+    doc="The angle of the point (x, y) between -pi and pi; the first argument is y.",
+)
+sinh: Op = _floating("sinh", lambda m, x: m.sinh(x), lambda y, x: cosh(x), "The hyperbolic sine.")
+cosh: Op = _floating("cosh", lambda m, x: m.cosh(x), lambda y, x: sinh(x), "The hyperbolic cosine.")
+asinh = _floating(
+    "asinh", lambda m, x: m.asinh(x), lambda y, x: rsqrt(x * x + 1), "The number whose hyperbolic sine is x."
+)
+acosh = _floating(
+    "acosh",
+    lambda m, x: m.acosh(x),
+    lambda y, x: rsqrt((x - 1) * (x + 1)),
+    "The number not below 0 whose hyperbolic cosine is x; NaN below 1.",
+    domain=(1.2, 4.0),
+)
+atanh = _floating(
+    "atanh",
+    lambda m, x: m.atanh(x),
+    lambda y, x: 1 / ((1 - x) * (1 + x)),
+    "The number whose hyperbolic tangent is x; Inf at 1, NaN beyond.",
+    domain=_INSIDE,
+)
 tanh = _floating("tanh", lambda m, x: m.tanh(x), lambda y, x: 1 - y * y, "The hyperbolic tangent.")
 sigmoid = _floating("sigmoid", lambda m, x: m.sigmoid(x), lambda y, x: y * (1 - y), "1 / (1 + exp(-x)).")
 erf = _floating(
