@@ -18,11 +18,13 @@ _MODULES = {
     "data": "gluonish.data",
     "draw": "gluonish.draw",
     "nn": "gluonish.block.nn",
+    "rnn": "gluonish.block.rnn",
     "loss": "gluonish.block.loss",
     "init": "gluonish.block.initializer",
     "optimizer": "gluonish.block.optimizer",
     "metric": "gluonish.block.metric",
     "lr_scheduler": "gluonish.block.lr_scheduler",
+    "zoo": "gluonish.zoo",
 }
 _NAMES = {
     "NDArray": "gluonish.nd",
@@ -39,6 +41,7 @@ _NAMES = {
     "precision": "gluonish.hybrid",
     "set_num_threads": "gluonish.kernels.pool",
     "get_num_threads": "gluonish.kernels.pool",
+    "num_threads": "gluonish.kernels.pool",
 }
 
 

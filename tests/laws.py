@@ -24,12 +24,15 @@ LAWS: dict[str, Law] = {}
 REFUSALS = (ValueError, TypeError, IndexError, OverflowError)
 FAMILIES = {
     "elementwise",
+    "composite",
     "move",
     "reduce",
     "arg_reduce",
     "gather",
     "scatter",
     "contract",
+    "attention",
+    "scan",
     "window",
     "random",
     "create",

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from benchmarks.rows import eager  # isort: skip
 from benchmarks.rows import elementwise  # isort: skip
+from benchmarks.rows import memory  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
+from benchmarks.rows import attention  # isort: skip
 from benchmarks.rows import cnn  # isort: skip
 from benchmarks.rows import convolution_layers  # isort: skip
+from benchmarks.rows import recurrent  # isort: skip
+from benchmarks.rows import models  # isort: skip
 from benchmarks.rows import startup  # isort: skip
 
-__all__ = ["cnn", "contractions", "convolution_layers", "eager", "elementwise", "mlp", "startup"]
+__all__ = [
+    "attention",
+    "cnn",
+    "contractions",
+    "convolution_layers",
+    "eager",
+    "elementwise",
+    "memory",
+    "mlp",
+    "models",
+    "recurrent",
+    "startup",
+]

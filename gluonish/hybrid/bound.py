@@ -289,8 +289,9 @@ class Bound:
         number, position, value, size = (int(v) for v in self.errors)
         self.errors[:] = 0
         step = self.steps[number - 1]
-        place = tuple(int(i) for i in np.unravel_index(position, self.shape(step.reads[1])))
-        raise out_of_range(step.checks, place, value, size, step.nodes[0].line)
+        indexed = step.indexed or step.nodes[0]
+        place = tuple(int(i) for i in np.unravel_index(position, self.shape(indexed.inputs[1])))
+        raise out_of_range(step.checks, place, value, size, indexed.line)
 
     def _numpy(self, node: Node) -> Callable[..., None]:
         """A function that evaluates one op with NumPy on the program's memory."""

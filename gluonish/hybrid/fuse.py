@@ -1,11 +1,12 @@
 """Fusion: which nodes are computed together, so that values between them never reach memory.
 
 Groups grow along the order of the graph. An elementwise node joins the group of an operand if both have the same
-domain; a reduction joins the group that computes its operand; what uses a row's reduction over the same row joins too
-(softmax, norms). Elementwise nodes behind a product or convolution become its epilogue. A node never joins if a value
-would have to leave the group and come back.
+domain; a reduction, or a pick along rows, joins the group that computes its operand; what uses a row's reduction over
+the same row joins too (softmax, norms). Elementwise nodes behind a product or convolution become its epilogue. A node
+never joins if a value would have to leave the group and come back. A reduction down columns computes again what it can
+have from the same memory, rather than wait for it.
 
-Deliberately not here: what code a group becomes (`lower.py`).
+Deliberately not here: the joining of whole groups (`regroup.py`), what code a group becomes (`lower.py`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gluonish.hybrid.graph import Graph, Node, users
+from gluonish.hybrid.regroup import join_groups
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, same, same_shape
 
 LOOP = ("elementwise", "random", "create")
 MAX_INPUTS = 24
 MAX_NODES = 256  # the time to compile grows faster than the kernel
+MAX_AGAIN = 16
+HEAVY = frozenset("exp expm1 log log1p tanh sigmoid erf sin cos power gelu gelu_tanh silu softplus".split())
 
 Shape = tuple[SizeLike, ...]
 
@@ -27,9 +31,9 @@ Shape = tuple[SizeLike, ...]
 class Group:
     """Nodes computed by one kernel.
 
-    kind: "map", "rows" (with reductions along the trailing `depth` dimensions), "columns" (ends in one other
-    reduction), "contract" (a product or convolution first), "single" (anything else). domain: the shape the loops run
-    over.
+    kind: "map", "rows" (with reductions along the trailing `depth` dimensions, and others down the columns that nothing
+    in the group reads), "columns" (ends in other reductions), "contract" (a product or convolution first), "single"
+    (anything else). domain: the shape the loops run over.
     """
 
     kind: str
@@ -37,6 +41,7 @@ class Group:
     nodes: list[Node]
     depth: int = 0
     members: set[int] = field(default_factory=set)
+    again: set[int] = field(default_factory=set)  # of the members, those that another group computes for all others
     parents: set[int] = field(default_factory=set)  # ids of the groups this one reads
 
     def add(self, node: Node) -> None:
@@ -61,11 +66,12 @@ class Fuser:
         for node in self.graph.nodes():
             if alias_of(node) is None:
                 self._place(node)
+        join_groups(self)
         return self._in_order()
 
     # --- joining ------------------------------------------------------------------------------------------------------
     def _place(self, node: Node) -> None:
-        if node.op is not None and node.op.name in REDUCTIONS and not _trailing(node):
+        if is_down(node):
             self._place_columns(node)
             return
         for group in self._candidates(node):
@@ -89,8 +95,8 @@ class Fuser:
         family = node.op.family
         if _loopable(node):
             kind = "map"
-        elif node.op.name in REDUCTIONS:
-            group = Group("rows", node.inputs[0].shape, [], len(node.attrs["axes"]))
+        elif _along_rows(node):
+            group = Group("rows", node.inputs[0].shape, [], _depth(node))
             self.groups[id(group)] = group
             return group
         else:
@@ -107,7 +113,7 @@ class Fuser:
     def _note_parents(self, node: Node, group: Group) -> None:
         for parent in node.parents:
             other = self.group_of.get(id(root_of(parent)))
-            if other is not None and other is not group:
+            if other is not None and other is not group and id(parent) not in group.members:
                 group.parents.add(id(other))
 
     # --- reductions down columns --------------------------------------------------------------------------------------
@@ -117,7 +123,9 @@ class Fuser:
         """
         source = node.inputs[0]
         private = self._private(source)
-        reads = {id(root_of(p)) for n in (*private, node) for p in n.parents} - {id(n) for n in private}
+        again = self._again([*private, node], source.shape)
+        own = {id(n) for n in (*private, *again)}
+        reads = {id(root_of(p)) for n in (*private, *again, node) for p in n.parents if id(p) not in own}
         group = next((g for g in self.groups.values() if self._same_columns(g, node, reads)), None)
         if group is None:
             group = Group("columns", source.shape, [])
@@ -133,8 +141,34 @@ class Fuser:
             before.parents = set()
             for n in before.nodes:
                 self._note_parents(n, before)
+        for n in again:
+            if id(n) not in group.members:
+                group.add(n)
+                group.again.add(id(n))
+        for n in again:
+            self._note_parents(n, group)
         for n in (*private, node):
             self._add(n, group)
+
+    def _again(self, nodes: list[Node], domain: Shape) -> list[Node]:
+        """Light elementwise nodes of other groups that `nodes` can compute again from no more arrays over the whole
+        domain than they would read otherwise; parents first."""
+        inside = {id(n) for n in nodes}
+        reads = {id(p): p for n in nodes for p in n.parents if id(p) not in inside and same_shape(p.shape, domain)}
+        found: dict[int, Node] = {}
+        leaves: set[int] = set()
+        stack = list(reads.values())
+        while stack:
+            n = stack.pop()
+            group = self.group_of.get(id(n))
+            if id(n) in found or not same_shape(n.shape, domain):
+                continue
+            if group is None or group.kind != "map" or not _light(n) or len(found) >= MAX_AGAIN:
+                leaves.add(id(n))
+                continue
+            found[id(n)] = n
+            stack.extend(n.parents)
+        return sorted(found.values(), key=lambda n: self.position[id(n)]) if len(leaves) <= len(reads) else []
 
     def _private(self, source: Node) -> list[Node]:
         """The elementwise nodes over the whole domain that, in the end, only this reduction reads; parents first."""
@@ -143,7 +177,8 @@ class Fuser:
         while stack:
             n = stack.pop()
             group = self.group_of.get(id(n))
-            if n in found or group is None or group.kind != "map" or not same_shape(n.shape, source.shape):
+            here = group is not None and group.kind == "map" and same_shape(n.shape, source.shape)
+            if n in found or not here or n.is_op("unpick", "random_uniform"):  # which go by places in rows
                 continue
             if len(found) >= MAX_NODES:
                 break
@@ -164,32 +199,61 @@ class Fuser:
         if not theirs & reads or len(theirs | reads) > MAX_INPUTS:
             return False
         others = [self.group_of[key] for key in reads if key in self.group_of]
-        return not any(o is group or self._reaches(o, group) for o in others)
+        return not any(o is group or self.reaches(o, group) for o in others)
 
     def _joins(self, node: Node, group: Group) -> bool:
-        assert node.op is not None
-        if self._input_count(node, group) > MAX_INPUTS or len(group.nodes) >= MAX_NODES:
+        if not self.within_limits([*group.nodes, node], group.members):
             return False
         if group.kind == "contract":
             return self._joins_contract(node, group)
-        if node.op.name in REDUCTIONS:
+        if _along_rows(node):
             return self._reduction_joins(node, group)
+        return group.kind in ("map", "rows") and self.at_home(node, group, group.members)
+
+    def _reduction_joins(self, node: Node, group: Group) -> bool:
+        source, depth = node.inputs[0], _depth(node)
+        if id(source) not in group.members or not same_shape(source.shape, group.domain):
+            return False
+        by_place = ("random_uniform", "unpick") if depth > 1 else ("random_uniform",)
+        if group.kind == "map" and not any(n.is_op(*by_place) for n in group.nodes):
+            group.kind, group.depth = "rows", depth
+        return group.kind == "rows" and self.at_home(node, group, group.members)
+
+    def at_home(self, node: Node, group: Group, members: set[int]) -> bool:
+        """Whether a node can be computed in the loops of a map or rows group that has these members."""
+        for p in node.parents:
+            if alias_of(p) is not None and id(root_of(p)) in members:  # in memory, it is there only after the loops
+                if group.kind != "rows" or not all(is_row_shape(x.shape, group) for x in (p, root_of(p))):
+                    return False
+        if _along_rows(node):
+            source = node.inputs[0]
+            whole = alias_of(source) is None or id(root_of(source)) not in members
+            return (
+                group.kind == "rows"
+                and _depth(node) == group.depth
+                and same_shape(source.shape, group.domain)
+                and whole
+            )
         if not _loopable(node):
             return False
         if group.kind == "map":
             return same_shape(node.shape, group.domain)
-        if group.kind == "rows":
-            return _aligned(node, group) and (same_shape(node.shape, group.domain) or is_row_shape(node.shape, group))
-        return False
-
-    def _reduction_joins(self, node: Node, group: Group) -> bool:
-        source = node.inputs[0]
-        if id(source) not in group.members or not same_shape(source.shape, group.domain):
+        if not _aligned(node, members) or (node.is_op("unpick") and group.depth != 1):
             return False
-        depth = len(node.attrs["axes"])
-        if group.kind == "map":
-            group.kind, group.depth = "rows", depth
-        return group.kind == "rows" and group.depth == depth
+        if node.is_op("random_uniform"):  # which is much faster in blocks, by itself
+            return False
+        by_place = node.is_op("arange", "unpick")  # elements are numbered over the whole domain
+        return same_shape(node.shape, group.domain) or (is_row_shape(node.shape, group) and not by_place)
+
+    def within_limits(self, nodes: list[Node], members: set[int]) -> bool:
+        """Whether one kernel may compute so much: its size, its arguments, and one array of indices at most."""
+        outside = {id(root_of(p)) for n in nodes for p in n.parents if id(p) not in members}
+        indices = {id(n.inputs[1]) for n in nodes if n.is_op("pick", "unpick")}
+        return len(nodes) <= MAX_NODES and len(outside) <= MAX_INPUTS and len(indices) <= 1
+
+    def readers(self, node: Node) -> list[Node]:
+        """The nodes that read a value in its own shape."""
+        return self.users.get(id(node), [])
 
     def _readers(self, node: Node) -> list[Node]:
         out = []
@@ -205,20 +269,19 @@ class Fuser:
             return False
         return joins_epilogue(node, last)
 
-    def _input_count(self, node: Node, group: Group) -> int:
-        outside = {id(root_of(p)) for n in (*group.nodes, node) for p in n.parents if id(p) not in group.members}
-        return len(outside)
-
     # --- order --------------------------------------------------------------------------------------------------------
     def _legal(self, node: Node, group: Group) -> bool:
         """Whether no other operand of the node depends on the group."""
         for parent in node.parents:
             other = self.group_of.get(id(root_of(parent)))
-            if other is not None and other is not group and self._reaches(other, group):
+            if other is not None and other is not group and self.reaches(other, group):
                 return False
+        if group.kind in ("map", "rows"):
+            return True  # `at_home` has looked at reshapes
         return not any(alias_of(p) is not None and self.group_of.get(id(root_of(p))) is group for p in node.parents)
 
-    def _reaches(self, start: Group, target: Group) -> bool:
+    def reaches(self, start: Group, target: Group) -> bool:
+        """Whether a group reads the target, directly or by way of others, or is it."""
         seen = {id(start)}
         stack = [start]
         while stack:
@@ -266,7 +329,30 @@ def root_of(node: Node) -> Node:
 
 def _loopable(node: Node) -> bool:
     assert node.op is not None
-    return node.op.family in ("elementwise", "create") or node.is_op("random_uniform", "broadcast_to")
+    return node.op.family in ("elementwise", "create") or node.is_op("random_uniform", "broadcast_to", "unpick")
+
+
+def is_down(node: Node) -> bool:
+    """Whether a reduction runs down columns."""
+    assert node.op is not None
+    return node.op.name in REDUCTIONS and not _trailing(node)
+
+
+def _light(node: Node) -> bool:
+    """Whether computing a value twice costs less than passing it through memory."""
+    assert node.op is not None
+    return node.op.family == "elementwise" and node.op.name not in HEAVY
+
+
+def _along_rows(node: Node) -> bool:
+    """Whether a node makes one value of each row: a reduction, or a pick."""
+    assert node.op is not None
+    return node.op.name in REDUCTIONS or node.is_op("pick")
+
+
+def _depth(node: Node) -> int:
+    """How many dimensions a row has for such a node."""
+    return 1 if node.is_op("pick") else len(node.attrs["axes"])
 
 
 def is_row_shape(shape: Shape, group: Group) -> bool:
@@ -275,10 +361,12 @@ def is_row_shape(shape: Shape, group: Group) -> bool:
     return same_shape(shape, outer) or same_shape(shape, (*outer, *(1,) * group.depth))
 
 
-def _aligned(node: Node, group: Group) -> bool:
+def _aligned(node: Node, members: set[int]) -> bool:
     """Whether what a reduction left without its dimensions meets only its like: shapes are aligned at their ends, so
     in an expression over the whole domain it would run along another dimension than the rows."""
-    return all(len(p.shape) == len(node.shape) for p in node.parents if id(p) in group.members)
+    if node.is_op("unpick"):  # which wants one value for each row
+        return True
+    return all(len(p.shape) == len(node.shape) for p in node.parents if id(root_of(p)) in members)
 
 
 def _trailing(node: Node) -> bool:
@@ -310,3 +398,23 @@ def _epilogue_operand(x: Node, node: Node, last: Node) -> bool:
 def fuse(graph: Graph) -> list[Group]:
     """The groups of a graph in an order in which they can run."""
     return Fuser(graph).run()
+
+
+def in_memory(groups: list[Group], graph: Graph) -> set[int]:
+    """ids of the values that must be written: results, and what another group reads, itself or in another shape."""
+    found = {id(n) for n in graph.results()}
+    for group in groups:
+        for node in group.nodes:
+            found.update(id(p) for p in node.parents if not _inside(p, group))
+    stack = [n for n in graph.nodes() if id(n) in found]
+    while stack:  # a reshape has its memory from the value it reshapes
+        alias = alias_of(stack.pop())
+        if alias is not None and id(alias) not in found:
+            found.add(id(alias))
+            stack.append(alias)
+    return found
+
+
+def _inside(node: Node, group: Group) -> bool:
+    root = root_of(node)
+    return id(root) in group.members and (root is node or group.kind == "rows")

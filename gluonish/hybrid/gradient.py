@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from gluonish.hybrid.fuse import joins_epilogue
 from gluonish.hybrid.graph import Graph, Node, apply, ordered, users
 from gluonish.hybrid.passes.batch_norm import captured_only
+from gluonish.nd.ops.attention import HEADS
 from gluonish.nd.ops.elementwise import cast
 
 _CHEAP = ("elementwise", "random", "create")
+_BESIDE = ("attention_statistics",)  # a kernel of the forward gives them beside its result, for the backward alone
 
 
 @dataclass
@@ -54,6 +56,9 @@ def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
 def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Node]:
     needed = {id(n) for n in forward.nodes()}
     late = _depending_on(gradients, heads)
+    beside = [n for n in ordered(gradients) if n.is_op(*_BESIDE) and id(n) not in late]
+    needed.update(id(n) for n in beside if all(p.kind != "op" or id(p) in needed for p in n.parents))
+    in_place = _read_in_place(Graph([], [*forward.results(), *gradients]))
     written = _written(forward, _read_by_backward(gradients, late, needed))
     updated = {id(leaf) for leaf, _ in forward.updates}
     prepared = captured_only(Graph([], [*forward.outputs, *gradients], forward.updates))
@@ -73,7 +78,8 @@ def _to_keep(forward: Graph, gradients: list[Node], heads: set[int]) -> list[Nod
         elif node.kind == "op":
             assert node.op is not None
             if id(node) in written or node.op.family not in _CHEAP:
-                if node.op.family != "move" or node.is_op("concat", "permute_dims"):
+                moved = node.is_op("concat", "permute_dims") and id(node) not in in_place
+                if node.op.family != "move" or moved:
                     keep[id(node)] = node
                 else:
                     stack.extend(node.parents)
@@ -95,6 +101,17 @@ def _read_by_backward(gradients: list[Node], late: set[int], forward: set[int]) 
     """The forward's nodes that the backward's own nodes read."""
     own = (n for n in ordered(gradients) if n.kind == "op" and (id(n) in late or id(n) not in forward))
     return {id(p) for n in own for p in n.parents if id(p) in forward}
+
+
+def _read_in_place(graph: Graph) -> set[int]:
+    """Permutations that split heads for attention alone, whose kernels read through them."""
+    readers, results = users(graph), {id(n) for n in graph.results()}
+    return {
+        id(node)
+        for node in graph.nodes()
+        if node.is_op("permute_dims") and node.attrs["axes"] == HEADS and id(node) not in results
+        if all(r.op is not None and r.op.family == "attention" for r in readers.get(id(node), []))
+    }
 
 
 def _written(forward: Graph, wanted: set[int]) -> set[int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gluonish.hybrid import lower_contract, lower_loops, lower_moves
-from gluonish.hybrid.fuse import Group, fuse, root_of
-from gluonish.hybrid.graph import Graph, Node, users
+from gluonish.hybrid import lower_attention, lower_contract, lower_loops, lower_moves, lower_recurrent
+from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
+from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.step import Step
 from gluonish.kernels import moves, pooling
@@ -23,9 +23,11 @@ Lowering = Callable[[Node], "list[Step] | None"]
 def lower(graph: Graph, steady: bool = True) -> list[Step]:
     """The steps of a graph, in an order in which they can run. steady: captured arrays change rarely."""
     steps: list[Step] = []
-    readers, results = users(graph), {id(n) for n in graph.results()}
-    for group in fuse(graph):
-        steps += lower_group(group, readers, results, steady)
+    groups = fuse(graph)
+    wanted = in_memory(groups, graph)
+    for group in groups:
+        steps += lower_group(group, wanted, steady)
+    steps = lower_attention.joined(steps, {id(root_of(n)) for n in graph.results()})
     return _needed(steps, graph)
 
 
@@ -40,12 +42,12 @@ def _needed(steps: list[Step], graph: Graph) -> list[Step]:
     return kept[::-1]
 
 
-def lower_group(group: Group, readers: dict[int, list[Node]], results: set[int], steady: bool) -> list[Step]:
-    """The steps of one group; `readers` and `results` tell which of its values are needed outside."""
+def lower_group(group: Group, wanted: set[int], steady: bool) -> list[Step]:
+    """The steps of one group; `wanted` has the ids of the values that must be in memory."""
     if any(n.dtype.name not in CODES for node in group.nodes for n in (node, *node.parents)):
         return [_numpy(n) for n in group.nodes]
     if group.kind in ("map", "rows", "columns"):
-        return lower_loops.lower(group, readers, results)
+        return lower_loops.lower(group, wanted)
     if group.kind == "contract" or group.nodes[0].is_op("convolution_weight_gradient"):
         return lower_contract.lower(group, steady) or [_numpy(n) for n in group.nodes]
     node = group.nodes[0]
@@ -119,7 +121,9 @@ _RULES: dict[str, Lowering] = {
     "average_pool": _pool(pooling.avg_pool2d_kernel),
     "average_pool_spread": _pool(pooling.avg_pool2d_gradient_kernel),
     "max_pool_spread": _max_spread,
+    **lower_attention.RULES,
     **lower_moves.RULES,
+    **lower_recurrent.RULES,
     "take": _take,
     "index_add": _index_add,
     "pick": _pick,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gluonish.hybrid.fuse import Group, alias_of, is_row_shape
+from gluonish.hybrid.fuse import Group, is_down, is_row_shape, root_of
 from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import loops
-from gluonish.kernels.kernel import Kernel
-from gluonish.kernels.loops import Array, Fold, Line, Loop, Output
+from gluonish.kernels import column_loops, loops, row_loops
+from gluonish.kernels.kernel import Kernel, Plan
+from gluonish.kernels.loops import Array, Fold, Line, Loop, Output, Pick
 from gluonish.kernels.scalars import CODES
 from gluonish.nd.op import OPS
 from gluonish.nd.ops.reduce import REDUCTIONS
@@ -23,9 +24,10 @@ Shape = tuple[SizeLike, ...]
 _CAST_NAMES = {"bool": "boolean"}
 
 
-def lower(group: Group, readers: dict[int, list[Node]], results: set[int]) -> list[Step]:
-    """The steps of a map, rows or columns group; `readers` and `results` are those of the graph, by id."""
-    return _Lowering(group, [n for n in group.nodes if _needed(n, group, readers, results)]).run()
+def lower(group: Group, wanted: set[int]) -> list[Step]:
+    """The steps of a map, rows or columns group; `wanted` has the ids of the values that must be in memory."""
+    writes = [n for n in group.nodes if id(n) in wanted and id(n) not in group.again]
+    return _Lowering(group, writes).run() if writes else []  # others may have computed all of it again
 
 
 class _Lowering:
@@ -37,7 +39,9 @@ class _Lowering:
         self.names: dict[int, str] = {}  # of the group's own values
         self.outside: dict[tuple[int, int], str] = {}  # of what it reads: node, dimensions added
         self.keys: set[str] = set()  # the inputs that are random keys: whole at every element
-        self.lines: list[Line | Fold] = []
+        self.lines: list[Line | Fold | Pick] = []
+        self.spots: dict[int, str] = {}  # of arrays of indices
+        self.indexed: Node | None = None  # the first node that looks up indices
         self.sizes: list[tuple[SizeLike, str]] = []
 
     def run(self) -> list[Step]:
@@ -49,7 +53,11 @@ class _Lowering:
     # --- lines --------------------------------------------------------------------------------------------------------
     def _line(self, node: Node) -> None:
         assert node.op is not None
+        if node.is_op("pick", "unpick"):
+            self._lookup(node)
+            return
         name = f"v{len(self.lines)}"
+        code = CODES[node.dtype.name]
         if node.is_op("broadcast_to"):
             self.names[id(node)] = self._operand(node.inputs[0], node)
             return
@@ -60,19 +68,39 @@ class _Lowering:
             self._arange(node)
             return
         if node.op.name in REDUCTIONS:
-            self.lines.append(_fold(name, node, self._operand(node.inputs[0], node)))
+            down = self.group.kind == "rows" and is_down(node)
+            self.lines.append(replace(_fold(name, node, self._operand(node.inputs[0], node)), down=down))
         elif node.is_op("random_uniform"):
             key = self._operand(node.inputs[0], node)
             self.keys.add(key)
-            self.lines.append(Line(name, "uniform", (key, "index"), node.line))
+            self.lines.append(Line(name, "uniform", (key, "index"), node.line, code))
         elif node.is_op("cast"):
-            self.lines.append(
-                Line(name, f"cast_{CODES[node.dtype.name]}", (self._operand(node.inputs[0], node),), node.line)
-            )
+            self.lines.append(Line(name, f"cast_{code}", (self._operand(node.inputs[0], node),), node.line, code))
         else:
             operands = tuple(self._operand(x, node) for x in node.inputs)
-            self.lines.append(Line(name, node.op.name, operands, node.line))
+            self.lines.append(Line(name, node.op.name, operands, node.line, code))
         self.names[id(node)] = name
+
+    def _lookup(self, node: Node) -> None:
+        """A pick takes one element of a row; its opposite is a row of zeros but for one place."""
+        self.indexed = self.indexed or node
+        source, indices = node.inputs
+        code = CODES[node.dtype.name]
+        if id(indices) not in self.spots:
+            asked = self._operand(indices, node, 1)
+            self.spots[id(indices)] = f"v{len(self.lines)}"
+            function = "spot" if indices.dtype.kind == "i" else "unsigned_spot"
+            self.lines.append(Line(self.spots[id(indices)], function, (asked,), node.line, "i64"))
+        spot = self.spots[id(indices)]
+        if node.is_op("pick"):
+            operand = self._operand(source, node, 0)
+            self.lines.append(Pick(f"v{len(self.lines)}", spot, operand, node.line, code))
+        else:
+            value, here = self._operand(source, node, 1), f"v{len(self.lines)}"
+            self.lines.append(Line(here, "equal", ("column", spot), node.line, "b1"))
+            choice = (here, value, literal(0, node.dtype))
+            self.lines.append(Line(f"v{len(self.lines)}", "where", choice, node.line, code))
+        self.names[id(node)] = self.lines[-1].name
 
     def _arange(self, node: Node) -> None:
         code = CODES[node.dtype.name]
@@ -81,22 +109,24 @@ class _Lowering:
         base, scaled, moved = (f"v{len(self.lines) + i}" for i in range(3))
         cast = f"cast_{CODES[wide]}"
         self.lines += [
-            Line(base, cast, ("index",), node.line),
-            Line(scaled, "multiply", (base, self._number(node.attrs["step"], wide)), node.line),
-            Line(moved, "add", (scaled, self._number(node.attrs["start"], wide)), node.line),
+            Line(base, cast, ("index",), node.line, CODES[wide]),
+            Line(scaled, "multiply", (base, self._number(node.attrs["step"], wide)), node.line, CODES[wide]),
+            Line(moved, "add", (scaled, self._number(node.attrs["start"], wide)), node.line, CODES[wide]),
         ]
         if CODES[wide] != code:
-            self.lines.append(Line(f"v{len(self.lines)}", f"cast_{code}", (moved,), node.line))
+            self.lines.append(Line(f"v{len(self.lines)}", f"cast_{code}", (moved,), node.line, code))
         self.names[id(node)] = self.lines[-1].name
 
-    def _operand(self, x: Any, node: Node) -> str:
+    def _operand(self, x: Any, node: Node, lost: int | None = None) -> str:
         if not isinstance(x, Node):
             return self._number(x, _number_dtype(node))
-        if id(x) in self.names:
-            return self.names[id(x)]
-        # beside a value per row that has lost the row's dimensions, x gets them back as ones: ends are aligned
-        reduces = node.op is not None and node.op.name in REDUCTIONS
-        lost = 0 if reduces else len(self.group.domain) - len(node.shape)
+        root = root_of(x)
+        if id(root) in self.names and (root is x or self.group.kind == "rows"):
+            return self.names[id(root)]
+        if lost is None:
+            # beside a value per row that has lost the row's dimensions, x gets them back as ones: ends are aligned
+            reduces = node.op is not None and node.op.name in REDUCTIONS
+            lost = 0 if reduces else len(self.group.domain) - len(node.shape)
         if (id(x), lost) not in self.outside:
             self.outside[id(x), lost] = f"x{len(self.inputs)}"
             self.inputs.append(in_shape(x, (*x.shape, *(1,) * lost)))
@@ -168,7 +198,7 @@ class _Lowering:
     def _loop(
         self, kind: str, dims: list[SizeLike], moves: list[tuple[bool, ...]], outputs: tuple[Output, ...]
     ) -> Loop:
-        names = [line.function if isinstance(line, Line) else f"{line.combine}_fold" for line in self.lines]
+        names = [_text_of(line) for line in self.lines]
         name = "_".join([kind, *dict.fromkeys(n for n in names)])[:60] or kind
         return Loop(
             name, len(dims), self._arrays(moves), tuple(self.lines), outputs, tuple(cast for _, cast in self.sizes)
@@ -187,11 +217,15 @@ class _Lowering:
             tuple(size for size, _ in self.sizes),
             lambda ins, outs, p: 0.12 * weight * float(product(p.scalars[: len(dims)])),
             in_place,
+            checks=self.indexed.op.name if self.indexed is not None and self.indexed.op is not None else "",
             nodes=[n for n in self.group.nodes if n.kind == "op"],
+            indexed=self.indexed,
         )
 
     def _map(self) -> list[Step]:
-        found = self._collapsed([range(len(self.group.domain))])
+        rank = len(self.group.domain)
+        rows = self.indexed is not None  # places in a row are counted, so it must stay a dimension
+        found = self._collapsed([range(rank - 1), range(rank - 1, rank)] if rows else [range(rank)])
         outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in self.writes)
         loop = self._loop("map", *found, outputs)
         return [self._step(loops.map_kernel(loop), loop, found[0], self.writes, loops.map_plan, True)]
@@ -207,12 +241,25 @@ class _Lowering:
             if len({self._pattern(a) for a in tail}) <= 1:
                 break
             self._spread([*([a] for a in outer), inner])
-        outputs = tuple(
-            Output(self.names[id(n)], CODES[n.dtype.name], is_row_shape(n.shape, group) and not _is_full(n, group))
-            for n in self.writes
-        )
+        outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name], _is_row(n, group)) for n in self.writes)
         loop = self._loop("rows", *found, outputs)
-        return [self._step(loops.rows_kernel(loop), loop, found[0], self.writes, loops.rows_plan, False)]
+        dims, sums = found[0], [n for n in self.writes if is_down(n)]
+        if not sums:
+            return [self._step(row_loops.rows_kernel(loop), loop, dims, self.writes, row_loops.rows_plan, False)]
+        weight = loop.weight
+
+        def tiled(sizes: Sequence[int], weight: int) -> Plan:
+            return row_loops.rows_plan(tuple(sizes), weight, True)
+
+        partials = {id(n): temp(n, tuple(dims), lambda z: (tiled(z, weight).tiles * z[-1],)) for n in sums}
+        writes = [partials.get(id(n), n) for n in self.writes]
+        first = self._step(row_loops.rows_kernel(loop), loop, dims, writes, tiled, False)
+
+        def plan(ins: Any, outs: Any, sizes: Any) -> Plan:
+            return column_loops.combining((1, int(product(sizes[:-1])), sizes[-1]), tiled(sizes, weight).scalars[-1])
+
+        folds = [x for x in self.lines if isinstance(x, Fold) and x.down]
+        return [first, self._combine(folds, dims, list(partials.values()), sums, plan)]
 
     def _columns(self) -> list[Step]:
         """Two steps: partial results per chunk of the folded rows, then their combination."""
@@ -229,32 +276,38 @@ class _Lowering:
         outputs = tuple(Output(self.names[id(n)], CODES[n.dtype.name]) for n in results)
         loop = self._loop("columns", dims, moves, outputs)
         weight = loop.weight
-        partials = [temp(n, tuple(dims), lambda sizes: (partial_count(sizes, weight),)) for n in results]
-        first = self._step(loops.columns_kernel(loop), loop, dims, partials, loops.columns_plan, False)
         folds = [x for x in self.lines if isinstance(x, Fold)]
-        self.lines = [Fold(f.name, f.combine, f.initial, f"x{i}", code=f.code) for i, f in enumerate(folds)]
-        self.inputs, self.keys, self.sizes = partials, set(), []
-        again = self._loop("columns", dims, [(True,) * len(folds)] * len(dims), outputs)
-        return [first, self._combine(again, dims, partials, results, weight)]
+        partials = [
+            temp(n, tuple(dims), lambda sizes: (partial_count(sizes, weight),))
+            for n, fold in zip(results, folds)
+            for _ in column_loops.parts(fold)
+        ]
+        kernel = column_loops.columns_kernel(loop)
+        first = self._step(kernel, loop, dims, partials, column_loops.columns_plan, False)
+
+        def plan(ins: Any, outs: Any, sizes: Any) -> Plan:
+            return column_loops.combine_plan(tuple(sizes), weight)
+
+        return [first, self._combine(folds, dims, partials, results, plan)]
 
     def _combine(
-        self, loop: Loop, dims: list[SizeLike], partials: list[Node], results: list[Node], weight: int
+        self, folds: list[Fold], dims: list[SizeLike], partials: list[Node], results: list[Node], plan: Any
     ) -> Step:
-        def plan(ins: Any, outs: Any, sizes: Any) -> Any:
-            first = loops.columns_plan(tuple(sizes), weight)
-            rows = first.scalars[2] if len(sizes) == 2 else first.scalars[3]
-            chunks = loops.chunks_of(sizes[1], rows)
-            return loops.columns_plan((sizes[0], chunks, *sizes[2:]), 1, chunked=False)
+        def work(ins: Any, outs: Any, p: Any) -> float:
+            return 0.12 * len(results) * sum(float(product(shape)) for shape in ins)
 
-        kernel = loops.columns_kernel(loop)
-        return Step(list(partials), results, kernel, plan, tuple(dims), nodes=results, work=lambda i, o, p: 0.0)
+        kernel = column_loops.combine_kernel(folds)
+        return Step(list(partials), results, kernel, plan, tuple(dims), nodes=results, work=work)
 
 
 def partial_count(dims: Sequence[int], weight: int) -> int:
     """How many partial results the first step of a columns reduction writes."""
-    plan = loops.columns_plan(tuple(dims), weight)
-    rows = plan.scalars[2] if len(dims) == 2 else plan.scalars[3]
-    return int(dims[0]) * loops.chunks_of(int(dims[1]), rows) * (int(dims[2]) if len(dims) == 3 else 1)
+    chunks = column_loops.chunks_in(tuple(dims), weight)
+    return int(dims[0]) * chunks * (int(dims[2]) if len(dims) == 3 else 1)
+
+
+def _is_row(node: Node, group: Group) -> bool:
+    return is_row_shape(node.shape, group) and not _is_full(node, group) and not is_down(node)
 
 
 def _is_full(node: Node, group: Group) -> bool:
@@ -266,14 +319,11 @@ def _moves(x: Node, domain: Shape, axis: int) -> bool:
     return place >= 0 and not (isinstance(x.shape[place], int) and x.shape[place] == 1 and not same(domain[axis], 1))
 
 
-def _needed(node: Node, group: Group, readers: dict[int, list[Node]], results: set[int]) -> bool:
-    """Whether a value is a result or read outside the group, itself or in another shape."""
-    if id(node) in results:
-        return True
-    for user in readers.get(id(node), []):
-        if _needed(user, group, readers, results) if alias_of(user) is not None else id(user) not in group.members:
-            return True
-    return False
+def _text_of(line: Line | Fold | Pick) -> str:
+    """A line's part in the name of its kernel."""
+    if isinstance(line, Line):
+        return line.function
+    return "pick" if isinstance(line, Pick) else f"{line.combine}_fold"
 
 
 def _number_dtype(node: Node) -> Any:

@@ -106,6 +106,8 @@ class Program:
                 collect(node.shape)
                 collect(root_of(node).shape)
                 collect(node.attrs.get("sizes", ()))
+            if step.indexed is not None:
+                collect(step.indexed.inputs[1].shape)
             if step.fallback is not None:
                 collect((list(step.fallback.attrs.values()), list(step.fallback.inputs)))
         symbols = next((list(v.scope.hints) for v in found.values()), [])

@@ -20,7 +20,7 @@ class Step:
     plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
     memory of a read of the same size that nobody reads later. checks: the kernel ends its writes with the program's
-    error cell.
+    error cell. indexed: the node that looks up indices, where that is not the step's only one.
     """
 
     reads: list[Node]
@@ -34,6 +34,7 @@ class Step:
     checks: str = ""
     fallback: Node | None = None
     nodes: list[Node] = field(default_factory=list)
+    indexed: Node | None = None
 
     @property
     def name(self) -> str:

@@ -106,12 +106,28 @@ class Trace:
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """A node for one op call."""
         stand_ins = tuple(self.capture(x) if isinstance(x, NDArray) else x for x in inputs)
+        if op.parts is not None:
+            return self._composed(op, stand_ins, attrs)
         nodes = _in_range(op, [x._data if isinstance(x, NDArray) else x for x in stand_ins])
         shape, dtype = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
         # what a computed size of 0 or 1 broadcasts to depends on it: it becomes a number, and a guard
         spec = Spec(tuple(int(s) if hint(s) <= 1 else s for s in shape), dtype)
         out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
         if dispatch.state.recording:
+            self.recorded = True
+            dispatch.note(op, stand_ins, attrs, out)
+        return out
+
+    def _composed(self, op: Op, stand_ins: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
+        """A composite op: its parts stand in the graph, itself on the tape, for its own gradient."""
+        op.rule(*[x.spec if isinstance(x, NDArray) else x for x in stand_ins], **attrs)
+        recording, dispatch.state.recording = dispatch.state.recording, False
+        try:
+            assert op.parts is not None
+            out = NDArray(op.parts(*stand_ins, **attrs)._data)
+        finally:
+            dispatch.state.recording = recording
+        if recording:
             self.recorded = True
             dispatch.note(op, stand_ins, attrs, out)
         return out

@@ -109,12 +109,12 @@ def transpose_block(dtype: str, count: int) -> Any:
         whole = b.and_(b.icmp_signed("==", rows, i64(count)), b.icmp_signed("==", columns, i64(count)))
         with b.if_else(whole) as (then, otherwise):
             with then:
-                for value, pointer in zip(_transposed(b, [lanes.load(p) for p in starts]), ends, strict=True):
+                for value, pointer in zip(transposed(b, [lanes.load(p) for p in starts]), ends, strict=True):
                     lanes.store(value, pointer)
             with otherwise:
                 masks = [lanes.below(b.select(b.icmp_signed("<", i64(r), rows), columns, i64(0))) for r in range(count)]
                 part = [lanes.load(p, mask) for p, mask in zip(starts, masks, strict=True)]
-                for c, (value, pointer) in enumerate(zip(_transposed(b, part), ends, strict=True)):
+                for c, (value, pointer) in enumerate(zip(transposed(b, part), ends, strict=True)):
                     with b.if_then(b.icmp_signed("<", i64(c), columns)):
                         lanes.store(value, pointer)
 
@@ -141,7 +141,7 @@ def copy_row(dtype: str, count: int) -> Any:
     return intrinsic_of(3, emit)
 
 
-def _transposed(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:
+def transposed(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:
     """The transposed square of vectors: blocks of half the size swap corners, then of a quarter, and so on."""
     count = distance = len(rows)
     rows = list(rows)

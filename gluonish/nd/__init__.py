@@ -61,8 +61,9 @@ from gluonish.nd.functions import (
     var,
 )
 from gluonish.nd.methods import astype
-from gluonish.nd.neural import average_pool, convolution, dropout, max_pool
+from gluonish.nd.neural import average_pool, convolution, convolution_transpose, dropout, max_pool
 from gluonish.nd.op import OPS, Op
+from gluonish.nd.ops.attention import attention, attention_weights
 from gluonish.nd.ops.elementwise import (
     abs,
     add,
@@ -112,6 +113,7 @@ from gluonish.nd.ops.elementwise import (
     trunc,
     where,
 )
+from gluonish.nd.recurrent import gru, lstm, rnn
 
 concatenate = concat
 transpose = permute_dims
@@ -119,8 +121,8 @@ absolute = abs
 
 
 def __getattr__(name: str) -> Op:
-    """Elementwise ops that are not named above: a record in `nd/ops/elementwise.py` is all that an op needs."""
+    """Elementwise and composite ops that are not named above: their record is all that they need."""
     op = OPS.get(name)
-    if op is None or op.family != "elementwise":
+    if op is None or op.family not in ("elementwise", "composite"):
         raise AttributeError(f"module 'gluonish.nd' has no attribute {name!r}")
     return op

@@ -30,6 +30,7 @@ from gluonish.nd.ops.reduce import (
     reduced_shape,
     sum_op,
     truth,
+    variance_op,
 )
 from gluonish.nd.size import Size, hint, product, same
 
@@ -302,8 +303,13 @@ def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -
     if x.dtype == HALF:
         return var(x.astype(FLOAT), axis, keepdims, correction).astype(HALF)
     axes = normal_axes("var", axis, x.ndim)
-    distance = x - mean(x, axes, True)
-    return sum(distance * distance, axes, keepdims) / (product(x.shape[a] for a in axes) - correction)
+    if x.dtype.kind != "f":
+        x = x.astype(FLOAT)
+    out = variance_op(x, axes=axes, keepdims=keepdims)
+    if correction == 0:
+        return out
+    count = product(x.shape[a] for a in axes)
+    return out * count / (count - correction)
 
 
 def std(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:

@@ -44,11 +44,13 @@ class Op:
     """A primitive operation.
 
     name: the array API's name where it has one.
-    family: how a loop can treat it: elementwise, move, reduce, gather, scatter, contract, window, random, create.
+    family: how a loop can treat it: elementwise, move, reduce, gather, scatter, contract, attention, scan, window,
+    random, create, composite.
     forward: NumPy arrays (and Python numbers) -> NumPy array; the eager path and the oracle.
     rule: Specs (and Python numbers) -> Spec; raises the error a user sees when inputs do not fit.
     vjp: per input a function (gradient, output, *inputs, **attrs) -> gradient of that input, written with ops; or one
         function with the input's position as first argument; None for an input that has no gradient.
+    parts: for composite ops, the same by other ops: what stands in a graph in their place.
     body: for elementwise ops, the scalar computation over a math namespace (see `nd/math.py`).
     accepts: "any"; "number" for ops that first turn bools into int64; "float" for ops that turn integers into float32.
     promote: whether inputs of different dtypes are converted to a common one first.
@@ -61,6 +63,7 @@ class Op:
     forward: Callable[..., Any]
     rule: Callable[..., Spec]
     vjp: Any = None
+    parts: Callable[..., Any] | None = field(default=None, kw_only=True)
     body: Callable[..., Any] | None = None
     accepts: str = "any"
     promote: bool = True

@@ -82,6 +82,18 @@ def layer_norm(x: np.ndarray, p: Arrays) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p["gamma"] + p["beta"]
 
 
+def attention(x: np.ndarray, p: Arrays, heads: int, causal: bool = False) -> np.ndarray:
+    q, k, v = (x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0) for name in ("query", "key", "value"))
+    out = np.zeros_like(q)
+    depth = q.shape[2] // heads
+    for h in range(heads):
+        own = slice(h * depth, (h + 1) * depth)
+        scores = q[..., own] @ k[..., own].swapaxes(1, 2) / np.sqrt(depth)
+        powers = np.exp(scores) * (np.tri(x.shape[1]) if causal else 1)
+        out[..., own] = powers / powers.sum(-1, keepdims=True) @ v[..., own]
+    return out @ p["output.weight"].T + p.get("output.bias", 0)
+
+
 def _erf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(math.erf)(x)
 
@@ -161,6 +173,13 @@ CASES = [
         True,
     ),
     Case("layer norm", lambda: nn.LayerNorm(), (3, 4, 5), layer_norm),
+    Case("attention", lambda: nn.MultiHeadAttention(6, 2), (3, 4, 5), lambda x, p: attention(x, p, 2)),
+    Case(
+        "attention causal",
+        lambda: nn.MultiHeadAttention(6, 3, use_bias=False, causal=True, dropout=0.5),
+        (3, 4, 5),
+        lambda x, p: attention(x, p, 3, True),
+    ),
     Case("identity", lambda: nn.Identity(), (2, 3), lambda x, p: x),
     Case("dropout predict", lambda: nn.Dropout(0.5), (2, 3), lambda x, p: x),
     Case(

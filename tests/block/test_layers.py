@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from block.layer_cases import CASES, Case
+from block.window_cases import WINDOW_CASES
 
 from gluonish import autograd, nd
 from gluonish.block import nn
 
-EVERY = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+EVERY = pytest.mark.parametrize("case", CASES + WINDOW_CASES, ids=lambda case: case.name)
 Arrays = dict[str, np.ndarray]
 
 
@@ -281,6 +282,13 @@ def test_an_error_without_a_name_gets_the_path_as_a_note() -> None:
         (lambda: nn.MaxPool2D(layout="NHWC"), "MaxPool2D: layout must be 'NCHW'"),
         (lambda: nn.Conv2D(3, 3, groups=2), "groups 2 must divide channels 3"),
         (lambda: nn.Conv2D(3, (3, 3, 3)), "kernel_size must be an int or a pair"),
+        (lambda: nn.Conv1D(3, (3, 3)), "kernel_size must be an int or a tuple of one int"),
+        (lambda: nn.Conv3D(3, (3, 3)), "kernel_size must be an int or 3 ints"),
+        (lambda: nn.Conv1D(3, 3, layout="NWC"), "Conv1D: layout must be 'NCW', got 'NWC'"),
+        (lambda: nn.Conv2DTranspose(3, 3, 2, output_padding=2), r"less than strides \(2, 2\), got \(2, 2\)"),
+        (lambda: nn.AvgPool3D(layout="NDHWC"), "AvgPool3D: layout must be 'NCDHW'"),
+        (lambda: nn.GroupNorm(2, in_channels=3), "num_groups 2 must divide in_channels 3"),
+        (lambda: nn.InstanceNorm(epsilon=-1.0), "epsilon must not be negative"),
         (lambda: nn.Conv2D(3, 3, strides=0), "must be positive"),
         (lambda: nn.MaxPool2D(0), "must be positive"),
         (lambda: nn.Dropout(1.0), r"rate must be in \[0, 1\)"),
@@ -311,6 +319,15 @@ def test_unknown_keyword() -> None:
         (nn.LayerNorm(in_channels=3), (2, 4), "LayerNorm expects size 3 in dimension -1"),
         (nn.Conv2D(4, 3, groups=2), (1, 3, 5, 5), "a multiple of 2"),
         (nn.Dense(4, flatten=False), (3,), "at least 2 dimensions"),
+        (nn.Conv1D(4, 3), (1, 3, 5, 5), r"Conv1D expects signals \(N, C, L\) but got \(1, 3, 5, 5\)"),
+        (nn.Conv3D(4, 3), (1, 3, 2, 5, 5), "no window of depth 3 with stride 1, padding 0 and dilation 1 fits"),
+        (nn.Conv3D(4, 3, in_channels=2), (1, 3, 5, 5, 5), r"volumes \(N, 2, D, H, W\), 2 channels .weight 4x2x3x3x3"),
+        (nn.Conv2DTranspose(4, 3, in_channels=2), (1, 3, 5, 5), r"images \(N, 2, H, W\), 2 channels .weight 2x4x3x3"),
+        (nn.Conv1DTranspose(4, 2, padding=1), (1, 3, 1), "padding .* leaves nothing of"),
+        (nn.MaxPool3D(), (1, 1, 3, 3), r"MaxPool3D expects volumes \(N, C, D, H, W\)"),
+        (nn.GroupNorm(2), (2, 3, 4), r"C \(a multiple of 2\) channels in dimension 1"),
+        (nn.GroupNorm(2, in_channels=4), (2, 6, 4), "GroupNorm expects 4 channels in dimension 1"),
+        (nn.InstanceNorm(), (2, 3), "at least 3 dimensions"),
     ],
 )
 def test_wrong_inputs(layer: Any, shape: tuple[int, ...], text: str) -> None:

@@ -71,7 +71,7 @@ GROUPS: dict[str, tuple[Callable[..., Any], tuple[nd.NDArray, ...], str]] = {
     "a size is no epilogue": (lambda x: (x @ W) / x.shape[0], (X,), "contract map"),
     "a product that is read twice": (lambda x: (lambda y: nd.exp(y) * y.sum(0))(x @ W), (X,), "columns contract map"),
     "independent chains": (lambda x, y: (nd.exp(x), nd.exp(y)), (X, floats(8, 3)), "map map"),
-    "rows, then columns": (lambda x: nd.softmax(x).sum(0), (X,), "columns rows"),
+    "rows, and columns of the same values": (lambda x: nd.softmax(x).sum(0), (X,), "rows"),
 }
 
 

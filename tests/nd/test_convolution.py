@@ -84,7 +84,8 @@ def test_nan_reaches_the_windows_that_see_it() -> None:
 
 X, W = (2, 3, 5, 5), (4, 3, 3, 3)
 REFUSED: list[Any] = [
-    ((3, 5, 5), W, {}, r"images of shape \(N, C, H, W\), got \(3, 5, 5\)"),
+    ((3, 5, 5), W, {}, r"input \(3, 5, 5\) \(N, C, L\) expects a weight \(O, C, K\), got"),
+    ((5, 5), W, {}, r"\(N, C, L\) or \(N, C, H, W\) or \(N, C, D, H, W\), got \(5, 5\)"),
     (X, (4, 3, 3), {}, r"a weight \(O, C, KH, KW\), got \(4, 3, 3\)"),
     (X, (4, 2, 3, 3), {}, "does not fit 3 channels in 1 group"),
     (X, W, {"groups": 2}, "does not fit"),

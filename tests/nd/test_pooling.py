@@ -113,7 +113,7 @@ def test_strides_are_the_window_by_default() -> None:
 
 
 REFUSED: list[Any] = [
-    ((2, 3, 4), {"kernel": 2}, r"images of shape \(N, C, H, W\)"),
+    ((2, 3), {"kernel": 2}, r"input of shape \(N, C, L\) or \(N, C, H, W\)"),
     ((1, 1, 4, 4), {"kernel": 5}, r"the window \(5, 5\) is larger than the image"),
     ((1, 1, 4, 4), {"kernel": 3, "pad": 2}, "padding .* is more than half of the window"),
     ((1, 1, 4, 4), {"kernel": 2, "stride": 0}, "no window"),

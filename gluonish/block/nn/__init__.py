@@ -3,34 +3,74 @@
 from gluonish.block.block import Block
 from gluonish.block.hybrid_block import HybridBlock
 from gluonish.block.nn.activations import GELU, Activation, LeakyReLU
-from gluonish.block.nn.containers import HybridLambda, HybridSequential, Identity, Lambda, Sequential
-from gluonish.block.nn.convolution import Conv2D
+from gluonish.block.nn.attention import MultiHeadAttention
+from gluonish.block.nn.containers import (
+    Concatenate,
+    HybridConcatenate,
+    HybridLambda,
+    HybridSequential,
+    Identity,
+    Lambda,
+    Sequential,
+)
+from gluonish.block.nn.convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D
 from gluonish.block.nn.dense import Dense, Dropout, Embedding, Flatten
+from gluonish.block.nn.group_normalization import GroupNorm, InstanceNorm
 from gluonish.block.nn.normalization import BatchNorm, LayerNorm
-from gluonish.block.nn.pooling import AvgPool2D, GlobalAvgPool2D, GlobalMaxPool2D, MaxPool2D
+from gluonish.block.nn.pooling import (
+    AvgPool1D,
+    AvgPool2D,
+    AvgPool3D,
+    GlobalAvgPool1D,
+    GlobalAvgPool2D,
+    GlobalAvgPool3D,
+    GlobalMaxPool1D,
+    GlobalMaxPool2D,
+    GlobalMaxPool3D,
+    MaxPool1D,
+    MaxPool2D,
+    MaxPool3D,
+)
 from gluonish.block.symbol_block import SymbolBlock
 
 __all__ = [
     "Activation",
+    "AvgPool1D",
     "AvgPool2D",
+    "AvgPool3D",
     "BatchNorm",
     "Block",
+    "Concatenate",
+    "Conv1D",
+    "Conv1DTranspose",
     "Conv2D",
+    "Conv2DTranspose",
+    "Conv3D",
     "Dense",
     "Dropout",
     "Embedding",
     "Flatten",
     "GELU",
+    "GlobalAvgPool1D",
     "GlobalAvgPool2D",
+    "GlobalAvgPool3D",
+    "GlobalMaxPool1D",
     "GlobalMaxPool2D",
+    "GlobalMaxPool3D",
+    "GroupNorm",
     "HybridBlock",
+    "HybridConcatenate",
     "HybridLambda",
     "HybridSequential",
     "Identity",
+    "InstanceNorm",
     "Lambda",
     "LayerNorm",
     "LeakyReLU",
+    "MaxPool1D",
     "MaxPool2D",
+    "MaxPool3D",
+    "MultiHeadAttention",
     "Sequential",
     "SymbolBlock",
 ]

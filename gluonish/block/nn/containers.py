@@ -61,12 +61,15 @@ class _Row(Block):
     def __getitem__(self, key: slice) -> _Row: ...
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
-            row = HybridSequential if isinstance(self, HybridBlock) else Sequential
-            return row(*self._layers[key])  # shares its Blocks with this one
+            return self._of(*self._layers[key])  # shares its Blocks with this one
         try:
             return self._layers[key]
         except IndexError:
             raise IndexError(f"Block {key} of {len(self)} ({user_line()})") from None
+
+    def _of(self, *layers: Block) -> _Row:
+        """What a slice of this one is."""
+        return (HybridSequential if isinstance(self, HybridBlock) else Sequential)(*layers)
 
     def __setitem__(self, key: int, layer: Block) -> None:
         if not isinstance(layer, Block):
@@ -95,6 +98,38 @@ class HybridSequential(_Row, HybridBlock):
     >>> net = nn.HybridSequential(nn.Dense(8, activation="relu"), nn.Dense(2)); net.initialize()
     >>> net(nd.ones((4, 3))).shape, len(net), net[1].weight.shape
     ((4, 2), 2, (2, 8))
+    """
+
+
+class Concatenate(_Row):
+    """Blocks side by side: each gets the input, their results are joined along `axis`.
+
+    Shapes: (N, C, ...) -> (N, sum of the Blocks' channels, ...) with axis 1.
+
+    >>> from gluonish import nd, nn
+    >>> nn.Concatenate(nn.Identity(), nn.Identity(), axis=1)(nd.ones((2, 3))).shape
+    (2, 6)
+    """
+
+    def __init__(self, *layers: Block, axis: int = -1) -> None:
+        self.axis = axis
+        super().__init__(*layers)
+
+    def forward(self, x: Any, *args: Any) -> Any:
+        """See the class."""
+        return nd.concat([layer(x, *args) for layer in self._layers], self.axis)
+
+    def _of(self, *layers: Block) -> _Row:
+        return (HybridConcatenate if isinstance(self, HybridBlock) else Concatenate)(*layers, axis=self.axis)
+
+    def _describe(self) -> str:
+        return f"axis={self.axis}"
+
+
+class HybridConcatenate(Concatenate, HybridBlock):
+    """Blocks side by side that are compiled together once hybridized, see Concatenate.
+
+    Shapes: (N, C, ...) -> (N, sum of the Blocks' channels, ...) with axis 1.
     """
 
 

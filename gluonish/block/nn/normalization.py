@@ -85,21 +85,16 @@ class BatchNorm(Layer):
 
     def _by_batch(self, x: NDArray, gamma: NDArray, beta: NDArray, wide: tuple[int, ...]) -> NDArray:
         over = tuple(i for i, size in enumerate(wide) if size == 1)
-        mean = nd.mean(x, over, True)
-        centred = x - mean
-        var = nd.mean(centred * centred, over, True)
-        self._move(self.running_mean, mean)
-        self._move(self.running_var, var)
-        factor = nd.rsqrt(var + self.epsilon)
+        self._move(self.running_mean, nd.mean(x.detach(), over))
+        self._move(self.running_var, nd.var(x.detach(), over))
+        out = nd.normalize(x, axes=over, epsilon=self.epsilon)
         if self.scale:
-            factor = factor * gamma.reshape(wide)
-        out = centred * factor
+            out = out * gamma.reshape(wide)
         return out + beta.reshape(wide) if self.center else out
 
     def _move(self, running: NDArray, batch: NDArray) -> None:
         """Moves a running statistic towards that of the batch; no gradient flows there."""
-        new = batch.detach().reshape((-1,))
-        running[:] = running * self.momentum + new * (1 - self.momentum)
+        running[:] = running * self.momentum + batch * (1 - self.momentum)
 
     def _expects(self) -> str:
         channels = self.gamma.shape[0]
@@ -144,8 +139,7 @@ class LayerNorm(Layer):
         axis = self.axis % x.ndim
         gamma, beta = (self.fitted(p, (x.shape[axis],), x) for p in (self.gamma, self.beta))
         wide = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-        centred = x - nd.mean(x, axis, True)
-        out = centred * nd.rsqrt(nd.mean(centred * centred, axis, True) + self.epsilon)
+        out = nd.normalize(x, axes=(axis,), epsilon=self.epsilon)
         if self.scale:
             out = out * gamma.reshape(wide)
         return out + beta.reshape(wide) if self.center else out

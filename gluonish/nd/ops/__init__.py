@@ -1,3 +1,15 @@
 """The op records, one family a file. Importing this package fills the registry."""
 
-from gluonish.nd.ops import contract, create, elementwise, gather, move, random, reduce, window
+from gluonish.nd.ops import (
+    attention,
+    contract,
+    create,
+    elementwise,
+    gather,
+    move,
+    normalize,
+    random,
+    recurrent,
+    reduce,
+    window,
+)

@@ -17,14 +17,17 @@ from gluonish.nd.errors import user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import cast, equal, where
 from gluonish.nd.ops.move import broadcast_op, normal_axis, reshape_op
-from gluonish.nd.size import SizeLike
+from gluonish.nd.size import SizeLike, product
 
 Axes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """How a loop reduces: start from `initial` (a float, "lowest" or "highest") and fold with the op `combine`."""
+    """How a loop reduces: start from `initial` (a float, "lowest" or "highest") and fold with the op `combine`.
+
+    "variance" is no op: kernels give each partial result with its mean and number, and combine those.
+    """
 
     initial: float | str
     combine: str
@@ -131,6 +134,45 @@ min_op = _reduction(
     "minimum",
     (_extreme_vjp,),
     "The smallest over the axes; NaN if any is NaN. Equal ones share the gradient.",
+)
+
+
+def _variance_forward(x: np.ndarray, axes: Axes, keepdims: bool) -> np.ndarray:
+    wide = x.astype(FLOAT) if x.dtype == np.float16 else x
+    count = np.asarray(product(x.shape[a] for a in axes), wide.dtype)
+    distance = wide - wide.sum(axes, keepdims=True) / count
+    return (np.sum(distance * distance, axes, keepdims=keepdims) / count).astype(x.dtype, copy=False)
+
+
+def _variance_rule(x: Spec, axes: Axes, keepdims: bool) -> Spec:
+    if x.dtype.kind != "f":
+        raise refuse("variance", "wants floats", x)
+    if any(a >= len(x.shape) for a in axes):
+        raise refuse("variance", f"has no axes {axes}", x)
+    return Spec(reduced_shape(x.shape, axes, keepdims), x.dtype)
+
+
+def distance_from_mean(x: Any, axes: Axes) -> Any:
+    """x minus its mean over the axes."""
+    return x - sum_op(x, axes=axes, keepdims=True) / product(x.shape[a] for a in axes)
+
+
+REDUCTIONS["variance"] = Reduction(0.0, "variance")
+variance_op = register(
+    Op(
+        "variance",
+        "reduce",
+        quiet(_variance_forward),
+        _variance_rule,
+        (
+            lambda g, y, x, axes, keepdims: (
+                distance_from_mean(x, axes) * spread(g * 2 / product(x.shape[a] for a in axes), x, axes, keepdims)
+            ),
+        ),
+        accepts="float",
+        doc="The mean of the squared distance from the mean over the axes, which is taken first; NaN of nothing.",
+        sample=_sample,
+    )
 )
 
 
