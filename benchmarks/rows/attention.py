@@ -30,7 +30,7 @@ def _row(name: str, about: str, shape: tuple[int, ...], causal: bool, backward: 
     sizes = {"batch": batch, "heads": heads, "queries": queries, "keys": keys, "depth": depth}
     sizes |= {"causal": causal, "backward": backward}
     tiny = {**_TINY, "queries": 1} if queries == 1 else _TINY
-    return Row(name, about, sizes, tiny, bars, _flops(7.0 if backward else 2.0))
+    return Row(name, about, sizes, tiny, bars, _flops(7.0 if backward else 2.0), group="kernels")
 
 
 FULL, BERT, TOKEN = (1, 12, 512, 512, 64), (8, 12, 128, 128, 32), (1, 12, 1, 1000, 64)
