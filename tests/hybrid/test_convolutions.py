@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gluonish as gl
 from gluonish import autograd, nd, nn
 from gluonish.hybrid import hybridize
 
@@ -67,3 +68,24 @@ def test_a_head_gradient_from_outside_has_the_sizes_it_has(rng: np.random.Genera
         np.testing.assert_allclose(compiled(x, head).asnumpy(), gradient(x, head).asnumpy(), 1e-4, 1e-4)
     with pytest.raises(ValueError, match="head gradient"):
         compiled(x, nd.ones((2, 5, 3, 3)))
+
+
+def test_each_convolution_of_a_residual_net_is_computed_once(rng: np.random.Generator) -> None:
+    """Also where its result is read by the next layer and by the end of the net: fusion must not repeat it."""
+
+    class Residual(gl.HybridBlock):
+        def __init__(self, stride: int) -> None:
+            super().__init__()
+            self.body = nn.HybridSequential(nn.Conv2D(8, 3, stride, 1), nn.BatchNorm(), nn.Activation("relu"))
+            self.down = nn.HybridSequential(nn.Conv2D(8, 1, stride), nn.BatchNorm()) if stride > 1 else None
+
+        def forward(self, x: Any) -> Any:
+            return (self.body(x) + (x if self.down is None else self.down(x))).relu()
+
+    net = nn.HybridSequential(nn.Conv2D(8, 3, padding=1), Residual(2), Residual(1), Residual(1), nn.GlobalAvgPool2D())
+    net.initialize("xavier")
+    x = nd.NDArray(rng.standard_normal((2, 3, 12, 12)).astype("f"))
+    eager = net(x).asnumpy()
+    net.hybridize()
+    np.testing.assert_allclose(net(x).asnumpy(), eager, 1e-4, 1e-4)
+    assert [step.name for step in net.kernels(x)].count("convolution") == 5
