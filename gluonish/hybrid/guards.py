@@ -20,13 +20,13 @@ class Argument:
 
 
 class Captured:
-    """What a trace assumed of the arrays that it found: the memory of each (`data`), shape, dtype, and whether it wants
-    a gradient. Other memory of the same shape and dtype is accepted, and `on_move` called."""
+    """What a trace assumed of the arrays that it found: the memory of each (`data`), shape, dtype, whether it wants a
+    gradient, and which of them share memory. Other memory of which all that holds is accepted, and `on_move` called."""
 
     def __init__(self, arrays: Sequence[Any], recording: bool, on_move: Callable[[], None]) -> None:
         self.arrays = list(arrays)
         self.data = [a._data for a in arrays]
-        self.specs = [(a._data.shape, a._data.dtype) for a in arrays]
+        self.facts = _facts(self.data)
         self.wanted = [wants(a) for a in arrays] if recording else []
         self.on_move = on_move
 
@@ -40,13 +40,19 @@ class Captured:
         return rows
 
     def moved(self) -> bool:
-        """Whether all arrays have the shapes and dtypes they had; notes their memory if so."""
+        """Whether all arrays have the shapes and dtypes they had, and share what they shared; notes their memory."""
         now = [a._data for a in self.arrays]
-        if [(d.shape, d.dtype) for d in now] != self.specs:
+        if _facts(now) != self.facts:
             return False
         self.data[:] = now
         self.on_move()
         return True
+
+
+def _facts(memory: Sequence[Any]) -> list[Any]:
+    """Shape, dtype, and the first array with the same memory, for each array."""
+    first: dict[int, int] = {}
+    return [(d.shape, d.dtype, first.setdefault(id(d), i)) for i, d in enumerate(memory)]
 
 
 def wants(array: Any) -> bool:

@@ -46,6 +46,7 @@ class Writes:
                 f"only whole arrays can be assigned while tracing: write `array[:] = value`, or choose with nd.where "
                 f"({user_line()})"
             )
+        array = self._owner(array)
         value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
         self._check_tape(array, value)
         current = self.trace.capture(array)
@@ -58,6 +59,15 @@ class Writes:
         else:
             self.overwritten[id(current._data)] = current._data
             self.updated[id(array._data)] = value
+
+    def _owner(self, array: NDArray) -> NDArray:
+        """The captured array itself for a detached name of it."""
+        node: Any = array._data
+        if not isinstance(node, Node):
+            return array
+        leaves = [self.trace.leaves[memory] for memory, value in self.updated.items() if value._data is node]
+        leaf = leaves[0] if leaves else node
+        return leaf.array if leaf.kind == "captured" else array
 
     def _check_tape(self, array: NDArray, value: NDArray) -> None:
         recording = dispatch.state.recording

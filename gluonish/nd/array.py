@@ -265,9 +265,8 @@ class NDArray:
 
     def detach(self) -> NDArray:
         """The same values, cut off from the tape."""
-        if dispatch.state.trace is not None:
-            dispatch.state.trace.capture(self)  # the trace follows this array, not the memory it has now
-        out = NDArray(self._data)
+        trace = dispatch.state.trace  # which follows this array, not the memory it has now
+        out = NDArray((self if trace is None else trace.capture(self))._data)
         out._version = self._version
         return out
 

@@ -428,6 +428,28 @@ def test_a_detached_parameter_follows_its_array() -> None:
     assert f(nd.ones((2,))).tolist() == [5, 5]
 
 
+def test_a_detached_name_may_be_written_and_is_followed() -> None:
+    w = nd.array([2.0])
+
+    def f(x: Any) -> Any:
+        w.detach()[:] = x
+        w.detach()[:] = w + 1
+        return w * 10
+
+    compiled = hybridize(f)
+    for value in (3.0, 4.0):
+        assert compiled(nd.array([value])).tolist() == [10 * (value + 1)] and w.tolist() == [value + 1]
+
+
+def test_arrays_that_shared_memory_and_do_so_no_more() -> None:
+    w = nd.array([2.0])
+    held = w.detach()
+    f = hybridize(lambda x: x * w + held)
+    assert f(nd.ones((1,))).tolist() == [4]
+    w._data = np.array([5.0], np.float32)  # as `cast` and `load_parameters` of other shapes do
+    assert f(nd.ones((1,))).tolist() == [7]
+
+
 def test_in_place_operators_change_every_name_of_an_array() -> None:
     def f(x: Any) -> Any:
         y = x * 2
