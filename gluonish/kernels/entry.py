@@ -35,7 +35,7 @@ def enter(bound, arguments, count):
     for k in range(count):
         write_i64(objects, k, read_i64(arguments, k))
     if read_i64(words, 3) != 0:
-        thread = call_value(read_i64(words, 6))
+        thread = call_integer(read_i64(words, 6), 0, 0, 0, 0)
         call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
         call_function(read_i64(words, 7), thread, 0)
     else:

@@ -12,23 +12,14 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from gluonish.kernels import lanes
+from gluonish.kernels.lanes import intrinsic_of
 from gluonish.kernels.value import declare
 
 
 def prefetch() -> Any:
     """The Numba intrinsic `prefetch(address)`: asks for memory that is read soon; any address will do."""
-
-    def typed(typing: Any, address: Any) -> Any:
-        def emit(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
-            word, pointer = ir.IntType(32), ir.PointerType()
-            function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, word, word, word])
-            read, second_cache, data = (ir.Constant(word, value) for value in (0, 2, 1))
-            builder.call(function, [builder.inttoptr(args[0], pointer), read, second_cache, data])
-            return context.get_dummy_value()
-
-        return types.void(types.int64), emit
-
-    return intrinsic(typed)
+    return intrinsic_of(1, lambda b, arguments: lanes.prefetch(b, b.inttoptr(arguments[0], lanes.PTR)))
 
 
 def extreme(name: str) -> Any:

@@ -27,7 +27,6 @@ alike is the same number. All operands of an op have the same type. Python float
     spin_pause()                     tells the core that this is a waiting loop
     call_tiles(fn, args, begin, end) calls a kernel by its address
     call_function(fn, a, b)          calls a C function of up to two integers by its address
-    call_value(fn)                   calls a C function of none, which gives an integer
     call_integer(fn, a, b, c, d)     calls a C function of up to four, which gives an integer; of an `int` only the low
                                      32 bits mean something
 
@@ -293,12 +292,6 @@ def call_function(typing, function, a, b):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def call_value(typing, function):  # type: ignore[no-untyped-def]
-    """Calls a C function without parameters; gives its integer or pointer."""
-    return types.int64(types.int64), _caller(0, I64)
-
-
-@intrinsic
 def call_integer(typing, function, a, b, c, d):  # type: ignore[no-untyped-def]
     """Calls a C function of up to four integers or pointers; gives its integer or pointer."""
     return types.int64(*[types.int64] * 5), _caller(4, I64)
@@ -313,7 +306,6 @@ INTRINSICS: dict[str, Any] = {
     "spin_pause": spin_pause,
     "call_tiles": call_tiles,
     "call_function": call_function,
-    "call_value": call_value,
     "call_integer": call_integer,
     "min": _chooser("min", "<"),
     "max": _chooser("max", ">"),

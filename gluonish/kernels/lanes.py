@@ -109,6 +109,12 @@ def loop(
     return [phi(builder, (value, before), (result, end)) for value, result in zip(carried, results, strict=True)]
 
 
+def prefetch(builder: ir.IRBuilder, pointer: ir.Value, write: bool = False) -> None:
+    """Fetches the cache line of an address, which need not exist, to the second cache."""
+    function = declare(builder, "llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
+    builder.call(function, [pointer, *(ir.Constant(I32, number) for number in (int(write), 2, 1))])
+
+
 def phi(builder: ir.IRBuilder, *incoming: tuple[ir.Value, ir.Block]) -> Any:
     """The value that comes with the block from which control comes."""
     result = builder.phi(incoming[0][0].type)

@@ -182,7 +182,7 @@ def start(control, helpers, unused):
         while worker < helpers:
             line = control_WORKERS + worker * 128
             if read_i64(line, 1) == 0:
-                lock = call_value(read_i64(control_ALLOCATE, 0))
+                lock = call_integer(read_i64(control_ALLOCATE, 0), 0, 0, 0, 0)
                 call_function(read_i64(control_SLEEP, 0), lock, 1)
                 write_i64(line, 1, lock)
             write_i64(line, 2, -1)

@@ -15,10 +15,9 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from gluonish.kernels import vector_math
-from gluonish.kernels.lanes import I32, PTR, VOID, Lanes, i64, intrinsic_of, loop
-from gluonish.kernels.value import Value, choose, declare
+from gluonish.kernels.lanes import Lanes, i64, intrinsic_of, loop, prefetch
+from gluonish.kernels.value import Value, choose
 
-LOCALITY = 2  # of fetched memory: the second cache
 FORWARD = (
     "sums", "gates", "gates_row", "gates_plane", "bias", "before", "after", "row", "plane", "rows", "units", "lengths",
     "time",
@@ -134,9 +133,7 @@ class _Block:
     def fetch(self) -> None:
         """Emits the fetching of what the cell touches."""
         for array, plane, writes in self.touched():
-            function = declare(self.b, "llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
-            how = [ir.Constant(I32, number) for number in (int(writes), LOCALITY, 1)]
-            self.b.call(function, [self.place(array, plane), *how])
+            prefetch(self.b, self.place(array, plane), writes)
 
     def place(self, array: str, plane: Any = None) -> ir.Value:
         """Where an array has the vector; `plane` is bytes."""

@@ -82,11 +82,12 @@ def compare(
     return step
 
 
-@pytest.mark.parametrize("make", [dense, convolutional])
-@pytest.mark.parametrize(("optimizer", "options"), OPTIMIZERS)
+# Adam goes with the dense net only: the gradient of a bias before a batch norm is rounding alone, which it makes large
+@pytest.mark.parametrize(
+    ("make", "optimizer", "options"),
+    [*((dense, *each) for each in OPTIMIZERS), *((convolutional, *each) for each in OPTIMIZERS if each[0] != "adam")],
+)
 def test_as_in_eager_mode(make: Any, optimizer: str, options: dict[str, Any], rng: np.random.Generator) -> None:
-    if optimizer == "adam" and make is convolutional:
-        return  # the gradient of a bias before a batch norm is rounding alone, which Adam makes large
     step = compare(make, optimizer, options, lambda training, number: None, rng)
     assert len(step.variants) == 1 and "slower" not in step.explain()
 

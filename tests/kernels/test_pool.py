@@ -180,7 +180,7 @@ def who(args, begin, end):
     for tile in range(begin, end):
         for i in range(20000):
             spin_pause()
-        write_i64(o, tile, call_value(load_i64(args, 1)))
+        write_i64(o, tile, call_integer(load_i64(args, 1), 0, 0, 0, 0))
 """,
 )
 

@@ -4,41 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from gluonish import nd
-from gluonish.block.nn.layer import Layer, positive
-from gluonish.block.parameter import Parameter
+from gluonish.block.nn.layer import positive
+from gluonish.block.nn.normalization import ScaledNorm
 from gluonish.nd import NDArray
 from gluonish.nd.errors import user_line
 
 
-class _SampleNorm(Layer):
-    """What both have in common: gamma and beta for each channel."""
-
-    def _make(
-        self, epsilon: float, center: bool, scale: bool, beta: Any, gamma: Any, in_channels: int, dtype: Any
-    ) -> None:
-        name = type(self).__name__
-        if epsilon < 0:
-            raise ValueError(f"{name}: epsilon must not be negative, got {epsilon} ({user_line()})")
-        self.epsilon, self.center, self.scale = epsilon, center, scale
-        shape = (positive(name, "in_channels", in_channels, 0),)
-        more: dict[str, Any] = {"shape": shape, "dtype": dtype, "wd_mult": 0.0}
-        self.gamma = Parameter("gamma", init=gamma, differentiable=scale, **more)
-        self.beta = Parameter("beta", init=beta, differentiable=center, **more)
-
-    def _scaled(self, x: NDArray, axis: int) -> NDArray:
-        """x * gamma + beta, with the channels in dimension `axis`."""
-        gamma, beta = (self.fitted(p, (x.shape[axis],), x) for p in (self.gamma, self.beta))
-        wide = tuple(-1 if i == axis else 1 for i in range(x.ndim))  # (1, C, 1, 1)
-        if self.scale:
-            x = x * gamma.reshape(wide)
-        return x + beta.reshape(wide) if self.center else x
-
-    def _normalised(self, x: NDArray, axes: tuple[int, ...]) -> NDArray:
-        return nd.normalize(x, axes=axes, epsilon=self.epsilon)
-
-
-class GroupNorm(_SampleNorm):
+class GroupNorm(ScaledNorm):
     """Each sample's channels normalised in groups: (x - mean) / sqrt(var + epsilon) * gamma + beta, mean and (biased)
     variance over the group's channels and all places.
 
@@ -90,7 +62,7 @@ class GroupNorm(_SampleNorm):
         return f"{self.gamma.shape[0] or '?'}, num_groups={self.num_groups}"
 
 
-class InstanceNorm(_SampleNorm):
+class InstanceNorm(ScaledNorm):
     """Each channel of each sample normalised over its places: (x - mean) / sqrt(var + epsilon) * gamma + beta, with the
     biased variance.
 

@@ -104,7 +104,34 @@ class BatchNorm(Layer):
         return f"{self.gamma.shape[0] or '?'}" + (f", axis={self.axis}" if self.axis != 1 else "")
 
 
-class LayerNorm(Layer):
+class ScaledNorm(Layer):
+    """What norms without running statistics have in common: gamma and beta for each channel."""
+
+    def _make(
+        self, epsilon: float, center: bool, scale: bool, beta: Any, gamma: Any, in_channels: int, dtype: Any
+    ) -> None:
+        name = type(self).__name__
+        if epsilon < 0:
+            raise ValueError(f"{name}: epsilon must not be negative, got {epsilon} ({user_line()})")
+        self.epsilon, self.center, self.scale = epsilon, center, scale
+        shape = (positive(name, "in_channels", in_channels, 0),)
+        more: dict[str, Any] = {"shape": shape, "dtype": dtype, "wd_mult": 0.0}
+        self.gamma = Parameter("gamma", init=gamma, differentiable=scale, **more)
+        self.beta = Parameter("beta", init=beta, differentiable=center, **more)
+
+    def _scaled(self, x: NDArray, axis: int) -> NDArray:
+        """x * gamma + beta, with the channels in dimension `axis`."""
+        gamma, beta = (self.fitted(p, (x.shape[axis],), x) for p in (self.gamma, self.beta))
+        wide = tuple(-1 if i == axis else 1 for i in range(x.ndim))  # (1, C, 1, 1)
+        if self.scale:
+            x = x * gamma.reshape(wide)
+        return x + beta.reshape(wide) if self.center else x
+
+    def _normalised(self, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+        return nd.normalize(x, axes=axes, epsilon=self.epsilon)
+
+
+class LayerNorm(ScaledNorm):
     """Each row normalised over one dimension: (x - mean) / sqrt(var + epsilon) * gamma + beta.
 
     axis: the dimension. center, scale: whether to train and apply beta, gamma. No weight decay (wd_mult 0).
@@ -126,23 +153,15 @@ class LayerNorm(Layer):
         in_channels: int = 0,
         dtype: Any = "float32",
     ) -> None:
-        self.axis, self.epsilon, self.center, self.scale = axis, epsilon, center, scale
-        shape = (positive("LayerNorm", "in_channels", in_channels, 0),)
-        more: dict[str, Any] = {"shape": shape, "dtype": dtype, "wd_mult": 0.0}
-        self.gamma = Parameter("gamma", init=gamma_initializer, differentiable=scale, **more)
-        self.beta = Parameter("beta", init=beta_initializer, differentiable=center, **more)
+        self.axis = axis
+        self._make(epsilon, center, scale, beta_initializer, gamma_initializer, in_channels, dtype)
 
     def forward(self, x: NDArray) -> NDArray:
         """See the class."""
         if not -x.ndim <= self.axis < x.ndim:
             raise self.misfit(x)
         axis = self.axis % x.ndim
-        gamma, beta = (self.fitted(p, (x.shape[axis],), x) for p in (self.gamma, self.beta))
-        wide = tuple(-1 if i == axis else 1 for i in range(x.ndim))
-        out = nd.normalize(x, axes=(axis,), epsilon=self.epsilon)
-        if self.scale:
-            out = out * gamma.reshape(wide)
-        return out + beta.reshape(wide) if self.center else out
+        return self._scaled(self._normalised(x, (axis,)), axis)
 
     def _expects(self) -> str:
         return f"size {self.gamma.shape[0] or 'C'} in dimension {self.axis}"
