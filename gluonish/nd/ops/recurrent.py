@@ -267,14 +267,15 @@ def _vjp(cell: Cell) -> Callable[..., Any]:
 
 # --- the records ------------------------------------------------------------------------------------------------------
 def _inputs(cell: Cell, rng: np.random.Generator, steps: int, rows: int, units: int, *lengths: int) -> tuple[Any, ...]:
-    def draw(*shape: int) -> np.ndarray:
-        return (0.4 * rng.standard_normal(shape)).astype(np.float32)
+    def draw(*shape: int, scale: float = 0.4) -> np.ndarray:
+        return (scale * rng.standard_normal(shape)).astype(np.float32)
 
     wide = cell.gates * units
     bias = [draw(units)] if cell.biased else []
     states = [draw(rows, units) for _ in range(cell.states)]
     more = [np.array(lengths)] if lengths else []
-    return draw(steps, rows, wide), draw(wide, units), *bias, *states, *more
+    weight = draw(wide, units, scale=0.1)  # small: over more steps and units rounding must not grow into errors
+    return draw(steps, rows, wide), weight, *bias, *states, *more
 
 
 def _samples(cell: Cell, attrs: Sequence[dict[str, Any]]) -> Callable[[np.random.Generator], list[Sample]]:
