@@ -29,7 +29,7 @@ from llvmlite import ir
 
 from gluonish.kernels import target as targets
 from gluonish.kernels.epilogue import Epilogue, checked, result_of
-from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, phi
+from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, phi, prefetch
 from gluonish.kernels.tiling import Tile
 
 FIRST, LAST = 1, 2  # bits of `phase`
@@ -39,10 +39,11 @@ PARAMETERS = {
     "taps": ("table", "tap_step", "taps", "starts", "depth", "left_step", "right", "right_step", *OUTPUT),
     "pairs": ("table", "depth", "shifts", *OUTPUT),
 }
+AHEAD = ("ahead", "ahead_step")  # two more arguments of a microkernel that fetches
 Grid = list[Any]  # an SSA value for each accumulator, row after row
 
 
-def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = ()) -> Any:
+def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: bool = False) -> Any:
     """The Numba intrinsic of one tile; all arguments are int64, see PARAMETERS.
 
     table: address of the left addresses. tap_step: bytes from a tap's addresses to the next's. taps: how many.
@@ -53,10 +54,12 @@ def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = ()) -> Any:
     column: the first column, in the output and in operands of kind "column". columns: how many exist, 1..NR.
     phase: FIRST starts from zero (else from what stands in the output); LAST applies the epilogue (else the bare sum is
     stored). extras: address of the addresses of the epilogue's operands.
+    ahead, ahead_step (if asked for; walk "taps"): address of memory that is wanted soon; each step fetches the cache
+    line there and goes that many bytes on.
     Right rows are read in whole vectors, so they must go on for that long.
     """
-    emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue))
-    return intrinsic_of(len(PARAMETERS[walk]), emitter.choose)
+    emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue), ahead)
+    return intrinsic_of(len(emitter.parameters), emitter.choose)
 
 
 def stack(size: int) -> Any:
@@ -89,13 +92,14 @@ def zeros(size: int) -> Any:
 class _Emitter:
     """Emits the functions of one microkernel and the choice between them."""
 
-    def __init__(self, dtype: str, tile: Tile, walk: str, epilogue: Epilogue) -> None:
-        self.dtype, self.tile, self.walk, self.epilogue = dtype, tile, walk, epilogue
+    def __init__(self, dtype: str, tile: Tile, walk: str, epilogue: Epilogue, ahead: bool) -> None:
+        self.dtype, self.tile, self.walk, self.epilogue, self.ahead = dtype, tile, walk, epilogue, ahead
+        self.parameters = (*PARAMETERS[walk], *AHEAD) if ahead else PARAMETERS[walk]
         self.fused = targets.current().fma
 
     def choose(self, builder: ir.IRBuilder, arguments: list[ir.Value]) -> None:
         """Calls the function for as many vectors as the columns need, and for few rows the one for these."""
-        columns, rows = (arguments[PARAMETERS[self.walk].index(name)] for name in ("columns", "rows"))
+        columns, rows = (arguments[self.parameters.index(name)] for name in ("columns", "rows"))
         end = builder.append_basic_block("product.end")
         cases = [builder.append_basic_block(f"product.{v}") for v in range(1, self.tile.vectors + 1)]
         needed = builder.udiv(builder.sub(columns, i64(1)), i64(self.tile.lanes))
@@ -117,7 +121,7 @@ class _Emitter:
         name = f"product_{self.walk}_{self.dtype}_{rows}x{vectors}"
         if name in module.globals:
             return module.globals[name]
-        parameters = PARAMETERS[self.walk]
+        parameters = self.parameters
         function = ir.Function(module, ir.FunctionType(VOID, [I64] * len(parameters)), name)
         function.linkage = "internal"
         function.attributes.add("noinline")
@@ -184,13 +188,18 @@ class _Body:
 
             def step(turn: ir.Value, held: list[ir.Value]) -> list[ir.Value]:
                 row = [lanes.at(pointer, held[0]) for pointer in left]
-                sums = self.step(row, lanes.at(right, held[1]), held[2:])
-                return [b.add(held[0], a["left_step"]), b.add(held[1], a["right_step"]), *sums]
+                moved = [b.add(held[0], a["left_step"]), b.add(held[1], a["right_step"])]
+                for address in held[2:first]:
+                    prefetch(b, lanes.pointer(address))
+                    moved.append(b.add(address, a["ahead_step"]))
+                return [*moved, *self.step(row, lanes.at(right, held[1]), held[first:])]
 
             walked = loop(b, a["depth"], [i64(0), i64(0), *held[1:]], step)
             return [b.add(held[0], a["tap_step"]), *walked[2:]]
 
-        return loop(b, a["taps"], [i64(0), *sums], tap)[1:]
+        ahead = [a["ahead"]] if self.emitter.ahead else []
+        first = 2 + len(ahead)
+        return loop(b, a["taps"], [i64(0), *ahead, *sums], tap)[first - 1 :]
 
     def pairs(self, sums: Grid) -> Grid:
         """Walks the pairs of a left and a right row."""

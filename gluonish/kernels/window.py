@@ -9,6 +9,9 @@ A unit is a tap of the window, or, where images have few channels, a whole row o
 a row of taps that only partly lies in the image is copied to the stack with its zeros. The output is written in phases:
 a strided data gradient has one for each remainder of the position, each with the taps that reach it.
 
+Memory is slower than products: with each step of the sum the microkernel fetches a line of what a tile to come will
+read and write, so that both go on at once.
+
 All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel serves every stride, padding, dilation.
 """
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.tiling import Tile, ceil_div, round_up
@@ -25,6 +29,8 @@ PATCH = 32768  # bytes for copied rows of taps
 ZEROS = 4096  # bytes of zeros, at least a depth block
 PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
 PIXELS = 96  # pixels in a block, at most
+PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
+FIXED = 18  # scalars of a plan before the phases
 TILES = 32  # tiles that a large convolution has at least
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
 
@@ -79,24 +85,26 @@ def convolution(args, begin, end):
     n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
     pixel_block, unit_block, depth_block, phases = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
-    table, patches, starts = table_memory(), patch_memory(), start_memory()
+    panel_block, threads, ahead_shift = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
+    table, patches, starts, regions = table_memory(), patch_memory(), start_memory(), region_memory()
     bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
     pixel_step = depth * groups * {size}
     panels = (n + {NR} - 1) // {NR}
-    units_list = s + 8 * (15 + 8 * phases)
+    panel_groups = (panels + panel_block - 1) // panel_block
+    units_list = s + 8 * ({FIXED} + 8 * phases)
     for tile in range(begin, end):
-        phase = s + 8 * 15
+        phase = s + 8 * {FIXED}
         for i in range(1, phases):
-            if load_i64(s + 8 * (15 + 8 * i), 7) <= tile:
-                phase = s + 8 * (15 + 8 * i)
+            if load_i64(s + 8 * ({FIXED} + 8 * i), 7) <= tile:
+                phase = s + 8 * ({FIXED} + 8 * i)
         grid_height, grid_width = load_i64(phase, 0), load_i64(phase, 1)
         unit_begin, unit_end = load_i64(phase, 5), load_i64(phase, 6)
         pixels = images * grid_height * grid_width
         blocks = (pixels + pixel_block - 1) // pixel_block
         local = tile - load_i64(phase, 7)
         pixel = local % blocks * pixel_block
-        panel = local // blocks % panels
-        group = local // (blocks * panels)
+        panel_begin = local // blocks % panel_groups * panel_block
+        group = local // (blocks * panel_groups)
         count = min(pixel_block, pixels - pixel)
         padded = (count + {MR} - 1) // {MR} * {MR}
 
@@ -118,53 +126,86 @@ def convolution(args, begin, end):
                         y = 0
                         image += 1
 
-        column = panel * {NR}
-        columns = min({NR}, n - column)
-        right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
-        right = weight + (group * rows * ((n + {VL} - 1) // {VL} * {VL}) + column * rows) * {size}
-        for u_begin in range(unit_begin, max(unit_end, unit_begin + 1), unit_block):
-            units = min(unit_block, unit_end - u_begin)
-            for c_begin in range(0, max(depth * run, 1), depth_block):
-                steps = min(depth_block, depth * run - c_begin)
-                first = (u_begin == unit_begin) & (c_begin == 0)
-                last = (u_begin + unit_block >= unit_end) & (c_begin + depth_block >= depth * run)
-                patch = patches
-                for u in range(units):
-                    unit = units_list + 24 * (u_begin + u)
-                    unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
-                    write_i64(starts, u, load_i64(unit, 2) + c_begin)
-                    shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
-                    addresses = table + u * padded * 8
-                    for p in range(padded):
-                        iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                        inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
-                        store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
-                    if run > 1:
+        weights = weight + group * rows * ((n + {VL} - 1) // {VL} * {VL}) * {size}
+
+        # What a tile to come wants is fetched from memory while this one is computed.
+        for i in range(2 * {REGIONS} + 2):
+            write_i64(regions, i, zero)
+        if panel_block < panels:  # the blocks of pixels share the next panels: each fetches a part
+            later = local + max(blocks, threads)
+            part = rows * min({NR} * panel_block, n) * {size} // blocks + 1
+            begin_part = weights + later // blocks % panel_groups * panel_block * {NR} * rows * {size}
+            write_i64(regions, 0, begin_part + later % blocks * part)
+            write_i64(regions, 1, begin_part + later % blocks * part + part)
+        elif ahead_shift >= 0:  # the rows of another block of pixels: of the output, its operands and the source
+            for i in range(2):
+                later = min(pixel + (threads + i) * pixel_block, pixels)
+                place = load_i64(phase, 2) + later * load_i64(phase, 4)
+                write_i64(regions, i, out + place * {size})
+{FULL}
+                x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
+                place = (image * height + y * y_stride) * width + x * x_stride
+                write_i64(regions, 2 * {REGIONS} - 2 + i, source + place * pixel_step + ahead_shift)
+        region, ahead, ahead_end = 0, read_i64(regions, 0), read_i64(regions, 1)
+        for panel in range(panel_begin, min(panel_begin + panel_block, panels)):
+            column = panel * {NR}
+            columns = min({NR}, n - column)
+            right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
+            right = weights + column * rows * {size}
+            for u_begin in range(unit_begin, max(unit_end, unit_begin + 1), unit_block):
+                units = min(unit_block, unit_end - u_begin)
+                for c_begin in range(0, max(depth * run, 1), depth_block):
+                    steps = min(depth_block, depth * run - c_begin)
+                    first = (u_begin == unit_begin) & (c_begin == 0)
+                    last = (u_begin + unit_block >= unit_end) & (c_begin + depth_block >= depth * run)
+                    patch = patches
+                    for u in range(units):
+                        unit = units_list + 24 * (u_begin + u)
+                        unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
+                        write_i64(starts, u, load_i64(unit, 2) + c_begin)
+                        shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
+                        addresses = table + u * padded * 8
                         for p in range(padded):
                             iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                            low, high = max(-ix, 0), min(width - ix, run)
-                            if (read_i64(addresses, p) == zero) & (iy >= 0) & (iy < height) & (low < high):
-                                copy_row(zero, patch, low * depth)
-                                copy_row(load_i64(bases, p) + shift + low * pixel_step,
-                                         patch + low * depth * {size}, (high - low) * depth)
-                                copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
-                                write_i64(addresses, p, patch)
-                                patch += run * depth * {size}
-                for p in range(0, padded, {MR}):
-                    product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
-                            out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras)
+                            inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
+                            store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
+                        if run > 1:
+                            for p in range(padded):
+                                iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
+                                low, high = max(-ix, 0), min(width - ix, run)
+                                if (read_i64(addresses, p) == zero) & (iy >= 0) & (iy < height) & (low < high):
+                                    copy_row(zero, patch, low * depth)
+                                    copy_row(load_i64(bases, p) + shift + low * pixel_step,
+                                             patch + low * depth * {size}, (high - low) * depth)
+                                    copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
+                                    write_i64(addresses, p, patch)
+                                    patch += run * depth * {size}
+                    for p in range(0, padded, {MR}):
+                        product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
+                                out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
+                                ahead, 64 if ahead < ahead_end else 0)
+                        ahead += 64 * units * steps
+                        if (ahead >= ahead_end) & (region < {REGIONS}):
+                            region += 1
+                            ahead, ahead_end = read_i64(regions, 2 * region), read_i64(regions, 2 * region + 1)
 """
+FULL = "                write_i64(regions, {region} + i, load_i64(extras, {operand}) + place * {size})"
 
 
 def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[External, ...]]:
     """The kernel's source and externals. Inputs: source, packed weight, the epilogue's operands. Output: out."""
     epilogue = checked(epilogue)
     inputs = 2 + operand_count(epilogue)
+    full = [i for i, kind in enumerate(epilogue[0] if epilogue else ()) if kind == "full"]
+    regions = len(full) + 2
+    fetched = [FULL.format(operand=i, region=2 + 2 * number, size=tile.size) for number, i in enumerate(full)]
     source = SOURCE.format(
-        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size
+        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size,
+        FIXED=FIXED, REGIONS=regions, FULL="\n".join(fetched),
     )  # fmt: skip
     externals: tuple[External, ...] = (
-        ("product", "microkernel:product", (dtype, "taps", tile, epilogue)),
+        ("product", "microkernel:product", (dtype, "taps", tile, epilogue, True)),
+        ("region_memory", "microkernel:stack", (16 * regions + 16,)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
         ("table_memory", "microkernel:stack", (8 * TABLE,)),
@@ -177,8 +218,9 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
 
 def plan_of(walk: Walk, tile: Tile) -> Plan:
     """The scalars and tiles of a walk."""
-    panels = walk.groups * ceil_div(walk.columns, tile.columns)
     unit_block, depth_block = _blocks_of_sum(walk, tile)
+    panel_block = _panels_of_block(walk, tile)
+    panels = walk.groups * ceil_div(ceil_div(walk.columns, tile.columns), panel_block)
     pixels = _pixels_of_block(walk, tile, unit_block, panels)
     phases: list[int] = []
     units: list[int] = []
@@ -192,6 +234,7 @@ def plan_of(walk: Walk, tile: Tile) -> Plan:
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
+    fixed += [panel_block, pool.get_num_threads(), _ahead_shift(walk, tile)]
     return Plan((*fixed, *phases, *units), tiles)
 
 
@@ -204,6 +247,25 @@ def _blocks_of_sum(walk: Walk, tile: Tile) -> tuple[int, int]:
     if walk.run > 1:
         limit = min(limit, PATCH // (tile.rows * depth * tile.size))
     return _even(units, max(limit, 1)), depth_block
+
+
+def _panels_of_block(walk: Walk, tile: Tile) -> int:
+    """Panels in a tile of the pool. All of them, where they stay in the second cache and there are pixels enough: then
+    rows of the output are written whole, which memory likes."""
+    panels = ceil_div(walk.columns, tile.columns)
+    bytes_of_panels = walk.rows * round_up(walk.columns, tile.lanes) * tile.size
+    pixels = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
+    whole = walk.groups == 1 and bytes_of_panels <= PANELS and pixels >= TILES * 2 * tile.rows
+    return max(panels, 1) if whole else 1
+
+
+def _ahead_shift(walk: Walk, tile: Tile) -> int:
+    """Bytes from a pixel to its last tap: what is there for a block of pixels, no block before has read. -1 if the
+    output's rows do not follow each other."""
+    if len(walk.phases) != 1 or walk.phases[0].y_step != walk.phases[0].width * walk.phases[0].x_step:
+        return -1
+    last = walk.phases[0].units[-1]
+    return max(0, (last.y * walk.width + last.x) * walk.depth * walk.groups * tile.size)
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:

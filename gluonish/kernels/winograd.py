@@ -110,10 +110,14 @@ def winograd(args, begin, end):
                 columns = min({NR}, n - column)
                 right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
                 for q in range({planes}):
+                    ahead = weight + (q + 1) * weight_plane + column * depth * {size}
+                    if q + 1 == {planes}:
+                        ahead = weight + (column + columns) * depth * {size}
                     for p in range(0, count, {MR}):
                         product(rows + (q * room + p) * 8, 0, 1, start, depth, {size},
                                 weight + q * weight_plane + column * depth * {size}, right_step,
-                                products + q * sum_plane, sums + p * 8, count - p, 0, columns, 3, 0)
+                                products + q * sum_plane, sums + p * 8, count - p, 0, columns, 3, 0,
+                                ahead + p // {MR} * depth * 64, 64)
                 for p in range(count):
                     x, y = (first + p) % across * {m}, (first + p) // across % down * {m}
                     place = ((first + p) // (across * down) * out_height + y) * out_width + x
@@ -172,7 +176,7 @@ def winograd_kernel(squares: int, padding: tuple[int, int], epilogue: Epilogue =
     )  # fmt: skip
     room = round_up(SQUARES, tile.rows)
     externals = (
-        ("product", "microkernel:product", ("float32", "taps", tile)),
+        ("product", "microkernel:product", ("float32", "taps", tile, (), True)),
         ("transform_input", "winograd:transform_input", (squares, tile)),
         ("transform_output", "winograd:transform_output", (squares, tile, epilogue)),
         ("zeros", "microkernel:zeros", (DEPTH * tile.size,)),
