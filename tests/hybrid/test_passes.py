@@ -17,7 +17,7 @@ from gluonish.hybrid import compile_function
 from gluonish.hybrid.graph import Graph, verify
 from gluonish.hybrid.passes import PASSES, run_passes
 from gluonish.hybrid.passes.batch_norm import fold_batch_norm
-from gluonish.hybrid.passes.layout import sink_permutes
+from gluonish.hybrid.passes.layout import reuse_permuted, sink_permutes
 from gluonish.hybrid.passes.neighbours import join_axes
 from gluonish.hybrid.passes.share import share_common
 from gluonish.hybrid.passes.simplify import simplify
@@ -151,6 +151,17 @@ def test_permutations_sink_where_nothing_else_would_be_moved() -> None:
         lambda x: nd.permute_dims(x, 1, 0, 2, 3) + nd.permute_dims(x, 1, 0, 3, 2).swapaxes(2, 3),
     ):
         keeps(graph_of(function, IMAGE), sink_permutes, exactly=False)
+
+
+def test_what_is_given_out_permuted_is_permuted_once() -> None:
+    other = nd.NDArray(np.ones((5, 7, 3, 4), np.float32))
+
+    def function(x: Any) -> Any:
+        moved = nd.exp(x).transpose(2, 3, 0, 1)
+        return moved, (nd.exp(x) * 2 / nd.ones((1, 1, 1, 1))).transpose(2, 3, 0, 1) - other
+
+    graph = graph_of(function, nd.NDArray(np.random.rand(3, 4, 5, 7).astype(np.float32)))
+    assert permutes(keeps(graph, lambda g: share_common(simplify(reuse_permuted(share_common(g)))))) == 1
 
 
 # --- share ------------------------------------------------------------------------------------------------------------

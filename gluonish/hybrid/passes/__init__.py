@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gluonish.hybrid.graph import Graph
 from gluonish.hybrid.passes.batch_norm import fold_batch_norm
-from gluonish.hybrid.passes.layout import sink_permutes
+from gluonish.hybrid.passes.layout import reuse_permuted, sink_permutes
 from gluonish.hybrid.passes.neighbours import join_axes
 from gluonish.hybrid.passes.share import share_common
 from gluonish.hybrid.passes.simplify import simplify
@@ -21,6 +21,7 @@ PASSES: tuple[Pass, ...] = (
     sink_permutes,
     simplify,
     share_common,
+    reuse_permuted,
     fold_batch_norm,
     join_axes,
     simplify,

@@ -11,6 +11,7 @@ from gluonish.hybrid.graph import Graph, Node, Operand, apply, rewrite, with_inp
 from gluonish.hybrid.passes.simplify import simplify
 from gluonish.nd.op import OPS
 from gluonish.nd.ops.reduce import REDUCTIONS
+from gluonish.nd.size import same_shape
 
 Axes = tuple[int, ...]
 
@@ -30,6 +31,42 @@ def sink_permutes(graph: Graph) -> Graph:
         return node
 
     return simplify(rewrite(graph, change))
+
+
+def reuse_permuted(graph: Graph) -> Graph:
+    """Where a result is some x permuted, and what is made of x elementwise is permuted likewise, makes that of the
+    result instead: a gradient that goes to the user and, scaled, into an update is copied once."""
+    results = {(id(r.inputs[0]), r.attrs["axes"]) for r in graph.results() if _permuted(r)}
+
+    def change(node: Node, inputs: tuple[Operand, ...]) -> Operand:
+        new = with_inputs(node, inputs)
+        if not _permuted(node):
+            return new
+        axes, old, x = node.attrs["axes"], node.inputs[0], inputs[0]
+        chain: list[Node] = []
+        while (id(old), axes) not in results:
+            below = _only_large(old)
+            if below is None:
+                return new
+            chain.append(x)
+            x = next(y for y, was in zip(x.inputs, old.inputs) if was is below)
+            old = below
+        value = permuted(x, axes)
+        for step in reversed(chain):
+            moved = [value if y is x else permuted(y, axes) if isinstance(y, Node) else y for y in step.inputs]
+            x, value = step, apply(step.op, moved, step.attrs, step.line)  # type: ignore[arg-type]
+        return value if chain else new
+
+    return rewrite(graph, change) if results else graph
+
+
+def _only_large(node: Node) -> Node | None:
+    """The input of an elementwise op that has more than one number, if all others are small and of the same rank."""
+    if node.op is None or node.op.family != "elementwise":
+        return None
+    large = [x for x in node.parents if not _small(x)]
+    fits = len(large) == 1 and all(len(x.shape) == len(node.shape) for x in node.parents)
+    return large[0] if fits and same_shape(large[0].shape, node.shape) else None
 
 
 def _permuted(x: Operand) -> bool:
