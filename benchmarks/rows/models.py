@@ -102,16 +102,6 @@ _predict("mobilenetv2-b1", "MobileNetV2", "mobilenet_v2_1_0", 1, 0.9)
 _predict("inceptionv3-b1", "Inception v3", "inception_v3", 1, None, smallest=75)
 
 # --- a training step ---
-STEP = Row(
-    "resnet18-step",
-    "ResNet-18, batch 32 of 3x64x64, training step with SGD and momentum",
-    {"model": "resnet18_v1", "batch": 32, "size": 64, "classes": 1000, "multiplier": 1.0},
-    {"batch": 4, "classes": 7, "multiplier": 1 / 8},
-    (Bar("torch", 0.65),),
-    lambda sizes: _flops(sizes, 3),
-    tolerance=2e-3,
-    group="models",
-)
 Step = Callable[[], Any]
 
 
@@ -123,7 +113,6 @@ def _trained(make_step: Callable[[], Step]) -> Side:
     return Side(make_step(), results)
 
 
-@STEP.side("gluonish")
 def _gluonish_step(sizes: Sizes) -> Side:
     import gluonish as gl
 
@@ -143,17 +132,15 @@ def _gluonish_step(sizes: Sizes) -> Side:
             trainer.step(sizes["batch"])
             return losses
 
-        return step
+        return gl.hybridize(step) if sizes["whole"] else step
 
     return _trained(make_step)
 
 
-@STEP.side("torch")
 def _torch_step(sizes: Sizes) -> Side:
     return _trained(lambda: _step_of_torch(sizes, lambda net: net))
 
 
-@STEP.side("torch.compile", peer="torch", on_request=True)
 def _torch_compile_step(sizes: Sizes) -> Side:
     import torch
 
@@ -179,3 +166,19 @@ def _step_of_torch(sizes: Sizes, compiled: Callable[[Any], Any]) -> Step:
         return losses
 
     return step
+
+
+for whole in (False, True):
+    row = Row(
+        "resnet18-whole-step" if whole else "resnet18-step",
+        f"ResNet-18, batch 32 of 3x64x64, training step with SGD and momentum{', compiled whole' if whole else ''}",
+        {"model": "resnet18_v1", "batch": 32, "size": 64, "classes": 1000, "multiplier": 1.0, "whole": whole},
+        {"batch": 4, "classes": 7, "multiplier": 1 / 8},
+        (Bar("torch", 0.65), Bar("torch.compile", 0.65)),
+        lambda sizes: _flops(sizes, 3),
+        tolerance=2e-3,
+        group="models",
+    )
+    row.side("gluonish")(_gluonish_step)
+    row.side("torch")(_torch_step)
+    row.side("torch.compile", peer="torch", on_request=True)(_torch_compile_step)
