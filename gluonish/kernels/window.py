@@ -110,22 +110,28 @@ def convolution(args, begin, end):
 
         x, y = pixel % grid_width, pixel // grid_width % grid_height
         image = pixel // (grid_width * grid_height)
-        for p in range(padded):  # where each pixel is read from and written to; the last one again up to a whole tile
-            place = (image * height + y * y_stride) * width + x * x_stride
-            write_i64(bases, p, source + group * depth * {size} + place * pixel_step)
-            write_i64(ys, p, y * y_stride)
-            write_i64(xs, p, x * x_stride)
-            place = load_i64(phase, 2) + image * out_image + y * load_i64(phase, 3) + x * load_i64(phase, 4)
-            write_i64(out_rows, p, place * {size})
-            if p + 1 < count:
-                x += 1
-                if x == grid_width:
-                    x = 0
-                    y += 1
-                    if y == grid_height:
-                        y = 0
-                        image += 1
-
+        p = 0
+        while p < count:  # where the pixels of a row are read from and written to
+            length = min(grid_width - x, count - p)
+            place = source + group * depth * {size} + (image * height + y * y_stride) * width * pixel_step
+            row = (load_i64(phase, 2) + image * out_image + y * load_i64(phase, 3)) * {size}
+            read_step, write_step = x_stride * pixel_step, load_i64(phase, 4) * {size}
+            for i in range(length):
+                store_i64(bases, p + i, place + (x + i) * read_step)
+                store_i64(ys, p + i, y * y_stride)
+                store_i64(xs, p + i, (x + i) * x_stride)
+                store_i64(out_rows, p + i, row + (x + i) * write_step)
+            p += length
+            x = 0
+            y += 1
+            if y == grid_height:
+                y = 0
+                image += 1
+        for p in range(count, padded):  # the last one again, up to a whole tile
+            write_i64(bases, p, read_i64(bases, count - 1))
+            write_i64(ys, p, read_i64(ys, count - 1))
+            write_i64(xs, p, read_i64(xs, count - 1))
+            write_i64(out_rows, p, read_i64(out_rows, count - 1))
         weights = weight + group * rows * ((n + {VL} - 1) // {VL} * {VL}) * {size}
 
         # What a tile to come wants is fetched from memory while this one is computed.
@@ -170,16 +176,31 @@ def convolution(args, begin, end):
                             inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
                             store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
                         if run > 1:
-                            for p in range(padded):
-                                iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                                low, high = max(-ix, 0), min(width - ix, run)
-                                if (read_i64(addresses, p) == zero) & (iy >= 0) & (iy < height) & (low < high):
-                                    copy_row(zero, patch, low * depth)
-                                    copy_row(load_i64(bases, p) + shift + low * pixel_step,
-                                             patch + low * depth * {size}, (high - low) * depth)
-                                    copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
-                                    write_i64(addresses, p, patch)
-                                    patch += run * depth * {size}
+                            leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do so again
+                            p, x = 0, pixel % grid_width
+                            while p < count:  # of each row only its ends: taps there may leave the image
+                                length, i = min(grid_width - x, count - p), 0
+                                iy = load_i64(ys, p) + unit_y
+                                if (iy < 0) | (iy >= height):
+                                    i = length
+                                while i < length:
+                                    ix = (x + i) * x_stride + unit_x
+                                    low, high = max(-ix, 0), min(width - ix, run)
+                                    if (low > 0) | (high < run):
+                                        if low < high:
+                                            copy_row(zero, patch, low * depth)
+                                            copy_row(load_i64(bases, p + i) + shift + low * pixel_step,
+                                                     patch + low * depth * {size}, (high - low) * depth)
+                                            copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
+                                            write_i64(addresses, p + i, patch)
+                                            patch += run * depth * {size}
+                                        i += 1
+                                    else:
+                                        i = max(i + 1, leaves - x)
+                                p += length
+                                x = 0
+                            for p in range(count, padded):
+                                write_i64(addresses, p, read_i64(addresses, count - 1))
                     for p in range(0, padded, {MR}):
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
                                 out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
