@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -84,10 +85,7 @@ class Outcome:
 
     def met(self, bar: Bar) -> bool | None:
         """Whether the bar is reached; None if it was not measured."""
-        reached = self.reached(bar)
-        if reached is None:
-            return None
-        return reached >= bar.limit if bar.kind == "rate" else reached <= bar.limit
+        return reaches(self.reached(bar), bar)
 
     @property
     def disturbance(self) -> float:
@@ -98,6 +96,23 @@ class Outcome:
     def wrong(self) -> list[str]:
         """Sides whose results differ by more than the row tolerates."""
         return [name for name, t in self.sides.items() if t.differs is not None and not t.differs <= self.row.tolerance]
+
+
+def reached_together(outcomes: Sequence[Outcome], bar: Bar) -> float | None:
+    """What all rows with a common bar reach; None unless every one was measured."""
+    if bar.kind == "rate":
+        rates = [outcome.reached(bar) for outcome in outcomes]
+        return None if None in rates else statistics.mean(rate for rate in rates if rate is not None)
+    pairs = [(outcome.sides.get(MAIN), outcome.sides.get(bar.against)) for outcome in outcomes]
+    measured = [(a.median, b.median) for a, b in pairs if a and b and a.samples and b.samples]
+    return None if len(measured) < len(pairs) else sum(a for a, _ in measured) / sum(b for _, b in measured)
+
+
+def reaches(reached: float | None, bar: Bar) -> bool | None:
+    """Whether that is enough for the bar; None if it was not measured."""
+    if reached is None:
+        return None
+    return reached >= bar.limit if bar.kind == "rate" else reached <= bar.limit
 
 
 def _paired(a: Timing | None, b: Timing | None) -> float | None:

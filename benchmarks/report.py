@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Settings
-from benchmarks.outcome import Outcome, Timing
+from benchmarks.outcome import Outcome, Timing, reached_together, reaches
 from benchmarks.peers import processors
 from benchmarks.row import MAIN, Bar
 
@@ -61,6 +61,9 @@ def _bars(outcome: Outcome, bars: Iterable[Bar]) -> str:
 
 def _bar(outcome: Outcome, bar: Bar) -> str:
     met = outcome.met(bar)
+    if bar.together:
+        reached = outcome.reached(bar)
+        return f"{'' if reached is None or bar.kind != 'rate' else f'{reached:.0%} of it, '}a bar for {bar.together}"
     verdict = "not measured" if met is None else "met" if met else "MISSED"
     if bar.kind == "rate":
         reached = outcome.reached(bar)
@@ -70,17 +73,26 @@ def _bar(outcome: Outcome, bar: Bar) -> str:
 
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many bars are met, which are not, and whose results are wrong."""
-    verdicts = [(outcome, bar, outcome.met(bar)) for outcome in outcomes for bar in outcome.row.bars]
-    met = sum(1 for _, _, v in verdicts if v)
-    unknown = sum(1 for _, _, v in verdicts if v is None)
+    verdicts = [
+        (outcome.row.name, bar, outcome.reached(bar))
+        for outcome in outcomes
+        for bar in outcome.row.bars
+        if not bar.together
+    ]
+    common = {bar.together: bar for outcome in outcomes for bar in outcome.row.bars if bar.together}
+    for name, bar in common.items():
+        verdicts.append((name, bar, reached_together([o for o in outcomes if bar in o.row.bars], bar)))
+    met = sum(1 for _, bar, reached in verdicts if reaches(reached, bar))
+    unknown = sum(1 for _, _, reached in verdicts if reached is None)
     lines = [f"{met} of {len(verdicts)} bars met, {unknown} not measured"]
     disturbed = sum(1 for outcome in outcomes if outcome.disturbance > _WORTH_TELLING)
     if disturbed:
         lines.append(f"  {disturbed} of {len(outcomes)} rows were DISTURBED by other processes: measure them again")
-    for outcome, bar, verdict in verdicts:
-        if verdict is False:
+    for name, bar, reached in verdicts:
+        if bar.together and reached is not None or reaches(reached, bar) is False:
             what = "its own time alone" if bar.kind == "busy" else f"the {bar.kind} of {bar.against}"
-            lines.append(f"  missed: {outcome.row.name}: {outcome.reached(bar):.2f} of {what}, bar {bar.limit:.2f}")
+            verdict = "met" if reaches(reached, bar) else "missed"
+            lines.append(f"  {verdict}: {name}: {reached:.2f} of {what}, bar {bar.limit:.2f}")
     for outcome in outcomes:
         lines += [f"  WRONG RESULTS: {outcome.row.name}: {name} differs from gluonish" for name in outcome.wrong]
         lines += [f"  failed: {outcome.row.name}: {t.problem:.90}" for t in outcome.sides.values() if t.problem]

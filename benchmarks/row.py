@@ -47,11 +47,13 @@ class Side:
 @dataclass(frozen=True)
 class Bar:
     """What gluonish should reach: `kind` "time" wants time/time of `against` at most `limit`, "rate" wants flops per
-    second of it at least `limit`, "busy" wants its own time beside a busy process at most `limit` of its quiet time."""
+    second of it at least `limit`, "busy" wants its own time beside a busy process at most `limit` of its quiet time.
+    together: the bar is for all rows of a run whose bars have this name: for the mean of rates, the sum of times."""
 
     against: str
     limit: float
     kind: str = "time"
+    together: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from benchmarks import __main__ as command  # noqa: E402
 from benchmarks import peak, report  # noqa: E402
 from benchmarks.measure import Run, Settings  # noqa: E402
 from benchmarks.neighbour import Neighbour  # noqa: E402
-from benchmarks.outcome import Outcome, Timing  # noqa: E402
+from benchmarks.outcome import Outcome, Timing, reached_together  # noqa: E402
 from benchmarks.peers import Peer, PeerError, processors  # noqa: E402
 from benchmarks.row import MAIN, ROWS, Bar, Row, Side, difference  # noqa: E402
 from benchmarks.rows import cnn  # noqa: E402
@@ -115,6 +115,18 @@ def test_bars_are_judged() -> None:
     assert outcome.met(busy) is None
     outcome.alone, outcome.beside = {"torch": Timing(samples=[1.0, 3.0])}, {"torch": Timing(samples=[4.0, 8.0])}
     assert outcome.reached(busy) == 3.0 and outcome.met(busy)
+
+
+def test_a_common_bar_is_judged_over_all_its_rows() -> None:
+    bar = Bar("torch", 0.5, together="both")
+    some = [_outcome(1.0, 1.0, bar), _outcome(1.0, 9.0, bar)]
+    assert reached_together(some, bar) == pytest.approx(0.2)
+    assert "1 of 1 bars met" in report.summary(some) and "met: both: 0.20" in report.summary(some)
+    rate = Bar("peak", 0.8, "rate", "both")
+    some = [_outcome(1.0, 1.0, rate, (60.0, 100.0)), _outcome(1.0, 1.0, rate, (90.0, 100.0))]
+    assert reached_together(some, rate) == pytest.approx(0.75) and "missed: both: 0.75" in report.summary(some)
+    some[1].sides["peak"].samples.clear()
+    assert reached_together(some, rate) is None and "1 not measured" in report.summary(some)
 
 
 def test_wrong_results_are_reported() -> None:

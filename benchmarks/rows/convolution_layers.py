@@ -77,11 +77,13 @@ def _declare(network: str, layers: tuple[Layer, ...], depthwise: bool = False) -
         about = f"{layer.window}x{layer.window} convolution {layer.cin} -> {layer.cout} of {layer.size}x{layer.size}"
         about += f", stride {layer.stride}{', depthwise' if depthwise else ''}"
         tiny = {"size": 6, "cin": 6, "cout": 6 if depthwise else 5, "batch": 2, "groups": 6 if depthwise else 1}
-        bars = (Bar("onnxruntime", DEPTHWISE if depthwise else 1.0),)
         for batch in (1, 8):
+            bars = (Bar("onnxruntime", DEPTHWISE, together=f"the depthwise layers, batch {batch}, in sum"),)
+            if not depthwise:
+                bars = (Bar("onnxruntime", 1.0), Bar("peak", FORWARD, "rate"))
             row = Row(
                 f"conv-{name}-b{batch}", f"{about}, batch {batch}", _sizes(layer, batch, layer.cin if depthwise else 1),
-                tiny, bars if depthwise else (*bars, Bar("peak", FORWARD, "rate")), _flops,
+                tiny, bars, _flops,
                 group="kernels", example=number == 0 and batch == 1,
             )  # fmt: skip
             row.side("peak", peer="gluonish")(peak)
@@ -92,8 +94,8 @@ def _declare(network: str, layers: tuple[Layer, ...], depthwise: bool = False) -
             continue
         row = Row(
             f"conv-grad-{name}", f"both gradients of the {about}, batch 8", _sizes(layer, 8, 1), tiny,
-            (Bar("peak", GRADIENT, "rate"),), lambda sizes: 2 * _flops(sizes),
-            group="kernels", example=network == "resnet50" and number == 1,
+            (Bar("peak", GRADIENT, "rate", "the gradients of convolutions, on average"),),
+            lambda sizes: 2 * _flops(sizes), group="kernels", example=network == "resnet50" and number == 1,
         )  # fmt: skip
         row.side("peak", peer="gluonish")(peak)
         row.side("gluonish")(_gluonish_gradients)
