@@ -389,6 +389,23 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Array:
     return x if high is None else e.minimum(x, high)
 
 
+def lerp(start: Any, end: Any, weight: Any) -> Array:
+    """start + weight * (end - start), elementwise; weight may be a number."""
+    start, end = dispatch.as_array(start), dispatch.as_array(end)
+    return start + (end - start) * weight
+
+
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
+    """NaN replaced by `nan`, infinities by the numbers given, by default the largest and the smallest of the dtype."""
+    x = dispatch.as_array(x)
+    if x.dtype.kind != "f":
+        return x
+    most = float(np.finfo(x.dtype).max)
+    x = e.where(e.equal(x, np.inf), most if posinf is None else posinf, x)
+    x = e.where(e.equal(x, -np.inf), -most if neginf is None else neginf, x)
+    return e.where(e.isnan(x), nan, x)
+
+
 def softmax(x: Any, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow."""
     x = dispatch.as_array(x)
