@@ -73,6 +73,7 @@ from gluonish.nd.functions import (
     tile,
     var,
 )
+from gluonish.nd.images import bilinear_resize_2d, resize
 from gluonish.nd.methods import astype
 from gluonish.nd.neural import average_pool, convolution, convolution_transpose, dropout, max_pool
 from gluonish.nd.op import OPS, Op

@@ -144,10 +144,22 @@ def tile(x: Array, reps: Any) -> Array:
     return reshape_op(wide, shape=tuple(r * size for r, size in zip(reps, shape)))
 
 
-def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
-    """`value` added around x: widths is a (before, after) pair per dimension."""
+def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "constant") -> Array:
+    """More elements around x: widths is a (before, after) pair per dimension.
+
+    mode: "constant" (`value`), "edge" (the last element repeated), "reflect" (mirrored at the last element),
+    "symmetric" (mirrored beyond it), "wrap" (from the other end).
+    """
     if len(widths) != x.ndim or builtins.any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: {x.ndim} dimensions need {x.ndim} (before, after) pairs, got {widths} ({user_line()})")
+    if mode != "constant":
+        from gluonish.nd.images import mirrored
+
+        if mode not in ("edge", "reflect", "symmetric", "wrap"):
+            raise ValueError(
+                f"pad: unknown mode {mode!r}; there are constant, edge, reflect, symmetric, wrap ({user_line()})"
+            )
+        return mirrored(x, widths, mode)
     shape = tuple(before + size + after for (before, after), size in zip(widths, x.shape))
     key = tuple(slice(before, before + size) for (before, _), size in zip(widths, x.shape))
     placed = place_op(x, shape=shape, key=key)

@@ -12,6 +12,7 @@ from gluonish.nd.ops import (
     random,
     recurrent,
     reduce,
+    resize,
     special,
     window,
 )
