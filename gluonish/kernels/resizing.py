@@ -149,6 +149,6 @@ def _plan(axis: int, linear: bool, grid: str, forward: bool) -> Callable[[Shapes
             tiles = -(-outer // rows)
         else:
             tiles = -(-outer * m // rows) if forward else outer * -(-inner // CHUNK)
-        return Plan((outer, n, m, inner, start, step, max(bottom, 1), rows), tiles if prod(made) else 0)
+        return Plan((outer, n, m, inner, int(start), int(step), max(int(bottom), 1), rows), tiles if prod(made) else 0)
 
     return plan

@@ -48,8 +48,8 @@ class UpSampling(HybridBlock):
 
     def forward(self, x: NDArray) -> NDArray:
         """See the class."""
-        how = {"mode": self.sample_type, "align_corners": self.align_corners, "layout": self.layout}
-        return nd.resize(x, self.size, scale=self.scale, **how)
+        mode, align = self.sample_type, self.align_corners
+        return nd.resize(x, self.size, scale=self.scale, mode=mode, align_corners=align, layout=self.layout)
 
     def _describe(self) -> str:
         return f"{self.scale if self.size is None else self.size}, {self.sample_type}"
