@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.rows import eager  # isort: skip
 from benchmarks.rows import elementwise  # isort: skip
 from benchmarks.rows import memory  # isort: skip
+from benchmarks.rows import moves  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -24,6 +25,7 @@ __all__ = [
     "memory",
     "mlp",
     "models",
+    "moves",
     "recurrent",
     "startup",
 ]

@@ -7,8 +7,9 @@ from typing import Any
 
 from gluonish.hybrid.graph import Node
 from gluonish.hybrid.step import Step
-from gluonish.kernels import moves
+from gluonish.kernels import moves, resizing, transposing
 from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.scalars import CODES
 from gluonish.nd.ops.move import extent
 from gluonish.nd.size import SizeLike, product, same
 
@@ -66,12 +67,16 @@ def copy_step(
         next((i for i in range(rank - 1) if _is_one(a[i])), None) if _is_one(b[-1]) and not _is_one(a[-1]) else None
     )
     code = code_of(target)
-    kernel = moves.copy_kernel(code, rank) if across is None else moves.transpose_kernel(code, rank, across)
+    kernel = transposing.copy_kernel(code, rank) if across is None else transposing.transpose_kernel(code, rank, across)
 
     def plan(ins: Any, outs: Any, sizes: Any) -> Any:
         d, s, t = (tuple(sizes[i * rank : (i + 1) * rank]) for i in range(3))
         ends = (sizes[-2], sizes[-1])
-        return moves.copy_plan(d, s, t, ends) if across is None else moves.transpose_plan(d, s, t, ends, across)
+        return (
+            transposing.copy_plan(d, s, t, ends)
+            if across is None
+            else transposing.transpose_plan(d, s, t, ends, across)
+        )
 
     return Step([source], [target], kernel, plan, (*dims, *a, *b, *offsets), nodes=[node or target], work=_bytes)
 
@@ -150,9 +155,23 @@ def _concat(node: Node) -> list[Step]:
     return steps
 
 
+def _resize(node: Node) -> list[Step]:
+    a = node.attrs
+    kernel = resizing.resize_kernel(CODES[node.dtype.name], a["axis"], a["linear"], a["grid"])
+    return [simple(kernel, node.parents, node)]
+
+
+def _resize_spread(node: Node) -> list[Step]:
+    a = node.attrs
+    kernel = resizing.resize_spread_kernel(CODES[node.dtype.name], a["axis"], a["linear"], a["grid"])
+    return [simple(kernel, node.parents, node)]
+
+
 RULES: dict[str, Callable[[Node], list[Step]]] = {
     "permute_dims": _permute,
     "index": _index,
     "place": _place,
     "concat": _concat,
+    "resize": _resize,
+    "resize_spread": _resize_spread,
 }

@@ -80,13 +80,18 @@ def _load(kernel: Kernel, machine: Target) -> int:
 def _optimised(kernel: Kernel, machine: Target, symbol: str) -> llvm.ModuleRef:
     import llvmlite.binding as llvm
 
-    from gluonish.kernels import frontend
+    from gluonish.kernels import frontend, vector_variants
 
     with target.use(machine):
         text = frontend.lower(kernel, symbol)
-    module = llvm.parse_assembly(_with_attributes(text, machine))
+    text = _with_attributes(text, machine)
+    apart = vector_variants.announced(text, _attributes(machine))
+    module = llvm.parse_assembly(text if apart is None else apart)
     module.verify()
     _optimise(module, machine)
+    if apart is not None:  # now that loops are vector code
+        module = llvm.parse_assembly(vector_variants.joined(str(module)))
+        _optimise(module, machine, again=True)
     foreign = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
     if not _ALLOWED.issuperset(foreign):
         reason = f"it needs {', '.join(foreign)}, which is not part of the kernel language (see intrinsics.py)"
@@ -97,23 +102,25 @@ def _optimised(kernel: Kernel, machine: Target, symbol: str) -> llvm.ModuleRef:
 def _with_attributes(text: str, machine: Target) -> str:
     """Sets triple and layout, and the attributes on every function: the optimiser asks functions for the machine."""
     text = re.sub(r"^target (triple|datalayout) = .*$", "", text, flags=re.MULTILINE)
-    width = machine.vector_bytes * 8
-    attributes = (
-        f'attributes #0 = {{ nounwind "target-cpu"="{machine.cpu}" "target-features"="{machine.features}" '
-        f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}" }}'
-    )
+    attributes = f"attributes #0 = {{ nounwind {_attributes(machine)} }}"
     head = f'target triple = "{machine.triple}"\ntarget datalayout = "{_machine(machine).target_data}"\n'
     return head + _DEFINE.sub(r"\1 #0\n{", text) + "\n" + attributes + "\n"
 
 
-def _optimise(module: llvm.ModuleRef, machine: Target) -> None:
+def _attributes(machine: Target) -> str:
+    width = machine.vector_bytes * 8
+    return (
+        f'"target-cpu"="{machine.cpu}" "target-features"="{machine.features}" '
+        f'"prefer-vector-width"="{width}" "min-legal-vector-width"="{width}"'
+    )
+
+
+def _optimise(module: llvm.ModuleRef, machine: Target, again: bool = False) -> None:
     import llvmlite.binding as llvm
 
-    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = True
-    tuning.slp_vectorization = True
-    tuning.loop_interleaving = True
-    tuning.loop_unrolling = True
+    tuning = llvm.create_pipeline_tuning_options(speed_level=1 if again else 3)
+    tuning.loop_vectorization = tuning.slp_vectorization = not again
+    tuning.loop_interleaving = tuning.loop_unrolling = not again
     builder = llvm.create_pass_builder(_machine(machine), tuning)
     builder.getModulePassManager().run(module, builder)
 

@@ -1,4 +1,4 @@
-"""Kernels that move elements: strided copies, fills, lookups by index, arg-reductions, random keys.
+"""Kernels that move elements: fills, lookups by index, arg-reductions, random keys (copies: `transposing.py`).
 
 An index out of range does not move memory: the kernel notes the first one it meets in its error cell (four int64: 1 +
 number of the step, position, value, size) and goes on with 0, and the program raises after the run.
@@ -10,7 +10,6 @@ from textwrap import indent
 
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import SCALARS
-from gluonish.kernels.tiling import tile_of
 
 Shapes = list[tuple[int, ...]]
 TILE = 16384
@@ -22,110 +21,6 @@ def _count(shape: tuple[int, ...]) -> int:
     for size in shape:
         out *= size
     return out
-
-
-def copy_kernel(code: str, rank: int) -> Kernel:
-    """A strided copy between two arrays.
-
-    Arguments: source, target; then dimensions, strides of the source, of the target (in elements), the two offsets,
-    rows per tile.
-    """
-    size = SCALARS[code].size
-    bits = _BITS[size]
-    dims = range(rank)
-    index = "\n".join(f"        i{d} = rest % d{d}\n        rest = rest // d{d}" for d in range(rank - 2, -1, -1))
-    source_at = " + ".join(["a_offset", *(f"i{d} * a{d}" for d in range(rank - 1))])
-    target_at = " + ".join(["b_offset", *(f"i{d} * b{d}" for d in range(rank - 1))])
-    loads = "\n".join(
-        [f"    d{d} = load_i64(args, {3 + d})" for d in dims]
-        + [f"    a{d} = load_i64(args, {3 + rank + d})" for d in dims]
-        + [f"    b{d} = load_i64(args, {3 + 2 * rank + d})" for d in dims]
-    )
-    outer = " * ".join(f"d{d}" for d in range(rank - 1)) or "1"
-    last = rank - 1
-    source = f"""
-def strided_copy(args, begin, end):
-    source, target = load_i64(args, 0), load_i64(args, 1)
-{loads}
-    a_offset, b_offset = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank})
-    rows = load_i64(args, {5 + 3 * rank})
-    outer = {outer}
-    for row in range(begin * rows, min(end * rows, outer)):
-        rest = row
-{index}
-        a = source + ({source_at}) * {size}
-        b = target + ({target_at}) * {size}
-        if a{last} == 1 and b{last} == 1:
-            for i in range(d{last}):
-                store_{bits}(b, i, load_{bits}(a, i))
-        else:
-            for i in range(d{last}):
-                store_{bits}(b, i * b{last}, load_{bits}(a, i * a{last}))
-"""
-    return Kernel("strided_copy", source)
-
-
-def copy_plan(
-    dims: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], offsets: tuple[int, int]
-) -> Plan:
-    """The arguments of a strided copy."""
-    rows = max(1, TILE // max(1, dims[-1]))
-    return Plan((*dims, *source, *target, *offsets, rows), -(-_count(dims[:-1]) // rows) if _count(dims) else 0)
-
-
-def transpose_kernel(code: str, rank: int, across: int) -> Kernel:
-    """As `copy_kernel`, for a source that is contiguous along dimension `across`, and a target along the last one.
-
-    It goes by square blocks, so that both sides move whole cache lines; of floats a block is transposed in registers.
-    Arguments: as `copy_kernel`, rows (of `across`) per tile at the end.
-    """
-    size, bits = SCALARS[code].size, _BITS[SCALARS[code].size]
-    floats = {4: "float32", 8: "float64"}.get(size)
-    side = tile_of(floats).lanes if floats else 16
-    others = [d for d in range(rank) if d not in (across, rank - 1)]
-    loads = "\n".join(
-        f"    {name}{d} = load_i64(args, {3 + part * rank + d})" for part, name in enumerate("dab") for d in range(rank)
-    )
-    places = "\n".join(f"        i{d} = rest % d{d}\n        rest = rest // d{d}" for d in reversed(others))
-    last, q = rank - 1, across
-    whole = f"""
-                if r + {side} <= row_end and c + {side} <= d{last}:
-                    source_block, target_block = a + (r + c * a{last}) * {size}, b + (r * b{q} + c) * {size}
-                    block(source_block, a{last} * {size}, target_block, b{q} * {size}, {side}, {side})
-                else:"""
-    source = f"""
-def transposed_copy(args, begin, end):
-    source, target = load_i64(args, 0), load_i64(args, 1)
-{loads}
-    a_offset, b_offset = load_i64(args, {3 + 3 * rank}), load_i64(args, {4 + 3 * rank})
-    rows = load_i64(args, {5 + 3 * rank})
-    row_tiles = (d{q} + rows - 1) // rows
-    for tile in range(begin, end):
-        row_begin = tile % row_tiles * rows
-        row_end = min(row_begin + rows, d{q})
-        rest = tile // row_tiles
-{places}
-        a = source + ({" + ".join(["a_offset", *(f"i{d} * a{d}" for d in others)])}) * {size}
-        b = target + ({" + ".join(["b_offset", *(f"i{d} * b{d}" for d in others)])}) * {size}
-        for r in range(row_begin, row_end, {side}):
-            for c in range(0, d{last}, {side}):{whole if floats else "                if True:"}
-                    for i in range(r, min(r + {side}, row_end)):
-                        for j in range(c, min(c + {side}, d{last})):
-                            store_{bits}(b, i * b{q} + j, load_{bits}(a, i + j * a{last}))
-"""
-    if not floats:
-        source = source.replace("):                if True:", "):\n                if True:")
-    externals = (("block", "packing:transpose_block", (floats, side)),) if floats else ()
-    return Kernel("transposed_copy", source, externals)
-
-
-def transpose_plan(
-    dims: tuple[int, ...], source: tuple[int, ...], target: tuple[int, ...], offsets: tuple[int, int], across: int
-) -> Plan:
-    """The arguments of a transposing copy."""
-    rows = 16 * max(1, TILE // 16 // max(1, dims[-1]))
-    outer = _count(dims[:-1]) // max(1, dims[across])
-    return Plan((*dims, *source, *target, *offsets, rows), outer * -(-dims[across] // rows) if _count(dims) else 0)
 
 
 def zero_kernel(code: str) -> Kernel:

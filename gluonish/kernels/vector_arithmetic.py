@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from gluonish.kernels import target
 from gluonish.kernels.value import Value, choose
-from gluonish.kernels.vector_steps import Operand, copysign, floating, format_of, pair
+from gluonish.kernels.vector_steps import Operand, floating, format_of, pair
+from gluonish.kernels.vector_steps import copysign as with_sign
 
 
 def where(condition: Value, x: Operand, y: Operand) -> Value:
@@ -31,6 +32,12 @@ def sign(x: Value) -> Value:
         return x
     positive = choose(x > 0, x.constant(1), choose(x == 0, x.constant(0), x))
     return choose(x < 0, x.constant(-1), positive) if x.scalar.kind != "u" else positive
+
+
+def copysign(x: Operand, y: Operand) -> Value:
+    """|x| with the sign of y."""
+    a, b = pair("copysign", x, y)
+    return with_sign(floating("copysign", a), b)
 
 
 def square(x: Value) -> Value:
@@ -107,7 +114,7 @@ def trunc(x: Value) -> Value:
     """The integer part."""
 
     def correct(near: Value, of: Value) -> Value:
-        return choose(abs(near) > abs(of), near - copysign(near.constant(1), of), near)
+        return choose(abs(near) > abs(of), near - with_sign(near.constant(1), of), near)
 
     return _round("trunc", x, correct)
 
@@ -125,6 +132,6 @@ def _round(name: str, x: Value, correct: Callable[[Value, Value], Value]) -> Val
     # baseline x86 would call the C library: adding and subtracting 2^mantissa rounds what is smaller
     exact = x.strict()
     limit = 2.0 ** format_of(x).mantissa
-    near = copysign((abs(exact) + limit) - limit, exact)
-    near = copysign(correct(near, exact), exact)
+    near = with_sign((abs(exact) + limit) - limit, exact)
+    near = with_sign(correct(near, exact), exact)
     return choose(abs(exact) < limit, near, exact).relaxed(x)

@@ -42,6 +42,15 @@ def remainder(x: Operand, y: Operand) -> Value:
     return choose(rest == 0, copysign(rest.constant(0), by), other).relaxed(a)
 
 
+def fmod(x: Operand, y: Operand) -> Value:
+    """x - trunc(x / y) y, exact, with the sign of x; an integer by 0 gives 0."""
+    a, b = pair("fmod", x, y)
+    if a.floating:
+        return _fmod(a.strict(), b.strict()).relaxed(a)
+    rest = _integer_division(a, b)[1]  # with the sign of b, if it is not 0
+    return choose((rest != 0) & ((rest ^ a) < 0), rest - b, rest) if a.scalar.kind == "i" else rest
+
+
 def _integer_division(a: Value, b: Value) -> tuple[Value, Value]:
     if a.code == "b1":
         raise TypeError("division of bool; cast the operands first")

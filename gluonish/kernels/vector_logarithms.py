@@ -41,7 +41,7 @@ def log(x: Value) -> Value:
     usual = choose(denormal, inner * 2.0 ** (f.mantissa + 1), inner)
     n, mantissa = exponent_and_mantissa(f, usual)
     n = choose(denormal, n - (f.mantissa + 1), n)
-    return _log_edges(inner, _log_of(f, n, mantissa - 1)).relaxed(x)
+    return log_edges(inner, _log_of(f, n, mantissa - 1)).relaxed(x)
 
 
 def log1p(x: Value) -> Value:
@@ -52,7 +52,7 @@ def log1p(x: Value) -> Value:
     lost = choose(abs(inner) < 1, inner - (total - 1), 1 - (total - inner))
     n, mantissa = exponent_and_mantissa(f, total)
     scale = power_of_two(f, choose(n > f.bias, n.constant(-f.bias), -n))
-    result = _log_edges(total, _log_of(f, n, (mantissa - 1) + lost * scale))
+    result = log_edges(total, _log_of(f, n, (mantissa - 1) + lost * scale))
     return choose(abs(inner) < 2.0 ** -(f.mantissa + 2), inner, result).relaxed(x)
 
 
@@ -63,7 +63,7 @@ def log1p_of_sum(u: Value, low: Value, doublings: Value) -> Value:
     lost = choose(u < 1, u - (total - 1), 1 - (total - u)) + low
     n, mantissa = exponent_and_mantissa(f, total)
     scale = power_of_two(f, choose(n > f.bias, n.constant(-f.bias), -n))
-    return _log_edges(total, _log_of(f, n + doublings, (mantissa - 1) + lost * scale))
+    return log_edges(total, _log_of(f, n + doublings, (mantissa - 1) + lost * scale))
 
 
 def _log_of(f: Format, n: Value, rest: Value) -> Value:
@@ -83,7 +83,8 @@ def _log_of(f: Format, n: Value, rest: Value) -> Value:
     return fma(turns, rest.constant(f.ln2[0]), rest - (half - inner))
 
 
-def _log_edges(x: Value, result: Value) -> Value:
+def log_edges(x: Value, result: Value) -> Value:
+    """The result of a logarithm of x, or what it is for 0, negative numbers, Inf and NaN."""
     result = choose(x < math.inf, result, x)  # Inf and NaN
     result = choose(x == 0, x.constant(-math.inf), result)
     return choose(x < 0, x.constant(math.nan), result)

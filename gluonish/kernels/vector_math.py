@@ -34,6 +34,7 @@ from gluonish.kernels.vector_arcs import acos, asin, atan, atan2  # noqa: F401  
 from gluonish.kernels.vector_arithmetic import (  # noqa: F401  (the namespace)
     abs,  # noqa: A004
     ceil,
+    copysign,
     floor,
     isfinite,
     isinf,
@@ -49,12 +50,14 @@ from gluonish.kernels.vector_arithmetic import (  # noqa: F401  (the namespace)
     trunc,
     where,
 )
-from gluonish.kernels.vector_division import floor_divide, remainder  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_bases import cbrt, exp2, hypot, log2, log10  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_division import floor_divide, fmod, remainder  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_exponentials import erf, exp, expm1, sigmoid, tanh  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_hyperbolic import acosh, asinh, atanh, cosh, sinh  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_logarithms import log, log1p  # noqa: F401  (the namespace)
 from gluonish.kernels.vector_powers import pow  # noqa: A004, F401  (the namespace)
-from gluonish.kernels.vector_trigonometry import cos, sin, tan  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_steps import narrow, polynomial, short, wide  # noqa: F401  (the namespace)
+from gluonish.kernels.vector_trigonometry import cos, sin, sine_and_cosine, tan  # noqa: F401  (the namespace)
 
 
 def emit(body: Callable[..., Any], builder: ir.IRBuilder, codes: Sequence[str], values: Sequence[ir.Value]) -> Value:

@@ -91,7 +91,7 @@ def _power_64(base: Value, exponent: Value) -> Value:
     denormal = size < 2.0 ** (1 - f.bias)
     n, mantissa = exponent_and_mantissa(f, choose(denormal, size * 2.0**54, size))
     n = choose(denormal, n - 54, n)
-    high, low = _precise_log(f, n, mantissa - 1)
+    high, low = precise_log(f, n, mantissa - 1)
     high = _infinite_log(size, high)
     power = at_most(at_least(exponent, -(2.0**70)), 2.0**70)  # beyond, the result is 0, 1 or Inf already
     product, error = exact_product(power, high)
@@ -104,7 +104,7 @@ def _power_64(base: Value, exponent: Value) -> Value:
     return times_power_of_two(f, q + 1, n)
 
 
-def _precise_log(f: Format, n: Value, rest: Value) -> tuple[Value, Value]:
+def precise_log(f: Format, n: Value, rest: Value) -> tuple[Value, Value]:
     """n ln 2 + log(1 + rest) as a sum of two numbers, the second far below the first's last place."""
     below = rest + 2
     lost = rest - (below - 2)

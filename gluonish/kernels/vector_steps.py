@@ -146,6 +146,21 @@ def copysign(size: Value, sign_of: Value) -> Value:
     return size.call("llvm.copysign", sign_of)
 
 
+def short(x: Value) -> bool:
+    """Whether results of this type have fewer digits than float64, so that shorter polynomials do."""
+    return floating("short", x).code != "f64"
+
+
+def wide(x: Value) -> Value:
+    """The same numbers in float64, for strict arithmetic."""
+    return floating("wide", x).strict().astype("f64")
+
+
+def narrow(result: Value, like: Value) -> Value:
+    """Rounded to the type of `like`."""
+    return result.astype(like.code).relaxed(like)
+
+
 def at_most(x: Value, limit: float) -> Value:
     """The smaller of a value and a limit; a NaN stays."""
     bound = x.constant(limit)

@@ -7,6 +7,17 @@ from gluonish.nd import (
     methods,  # puts operators and methods on NDArray
     random,
 )
+from gluonish.nd.activations import (
+    celu,
+    hard_sigmoid,
+    hard_swish,
+    hard_tanh,
+    log_sigmoid,
+    mish,
+    relu6,
+    selu,
+    soft_shrink,
+)
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import (
     arange,
@@ -36,11 +47,13 @@ from gluonish.nd.functions import (
     flatten,
     flip,
     leaky_relu,
+    lerp,
     log_softmax,
     matmul,
     max,
     mean,
     min,
+    nan_to_num,
     norm,
     one_hot,
     pad,
@@ -60,9 +73,11 @@ from gluonish.nd.functions import (
     tile,
     var,
 )
+from gluonish.nd.images import bilinear_resize_2d, resize
 from gluonish.nd.methods import astype
 from gluonish.nd.neural import average_pool, convolution, convolution_transpose, dropout, max_pool
 from gluonish.nd.op import OPS, Op
+from gluonish.nd.ops import special
 from gluonish.nd.ops.attention import attention, attention_weights
 from gluonish.nd.ops.elementwise import (
     abs,
@@ -113,8 +128,10 @@ from gluonish.nd.ops.elementwise import (
     trunc,
     where,
 )
+from gluonish.nd.ops.special import polygamma
 from gluonish.nd.recurrent import gru, lstm, rnn
 
+lgamma = special.gammaln
 concatenate = concat
 transpose = permute_dims
 absolute = abs

@@ -144,10 +144,22 @@ def tile(x: Array, reps: Any) -> Array:
     return reshape_op(wide, shape=tuple(r * size for r, size in zip(reps, shape)))
 
 
-def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Array:
-    """`value` added around x: widths is a (before, after) pair per dimension."""
+def pad(x: Array, widths: Sequence[tuple[int, int]], value: float = 0.0, mode: str = "constant") -> Array:
+    """More elements around x: widths is a (before, after) pair per dimension.
+
+    mode: "constant" (`value`), "edge" (the last element repeated), "reflect" (mirrored at the last element),
+    "symmetric" (mirrored beyond it), "wrap" (from the other end).
+    """
     if len(widths) != x.ndim or builtins.any(w < 0 for pair in widths for w in pair):
         raise ValueError(f"pad: {x.ndim} dimensions need {x.ndim} (before, after) pairs, got {widths} ({user_line()})")
+    if mode != "constant":
+        from gluonish.nd.images import mirrored
+
+        if mode not in ("edge", "reflect", "symmetric", "wrap"):
+            raise ValueError(
+                f"pad: unknown mode {mode!r}; there are constant, edge, reflect, symmetric, wrap ({user_line()})"
+            )
+        return mirrored(x, widths, mode)
     shape = tuple(before + size + after for (before, after), size in zip(widths, x.shape))
     key = tuple(slice(before, before + size) for (before, _), size in zip(widths, x.shape))
     placed = place_op(x, shape=shape, key=key)
@@ -387,6 +399,23 @@ def clip(x: Any, low: Any = None, high: Any = None) -> Array:
     x = dispatch.as_array(x)
     x = x if low is None else e.maximum(x, low)
     return x if high is None else e.minimum(x, high)
+
+
+def lerp(start: Any, end: Any, weight: Any) -> Array:
+    """start + weight * (end - start), elementwise; weight may be a number."""
+    start, end = dispatch.as_array(start), dispatch.as_array(end)
+    return start + (end - start) * weight
+
+
+def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
+    """NaN replaced by `nan`, infinities by the numbers given, by default the largest and the smallest of the dtype."""
+    x = dispatch.as_array(x)
+    if x.dtype.kind != "f":
+        return x
+    most = float(np.finfo(x.dtype).max)
+    x = e.where(e.equal(x, np.inf), most if posinf is None else posinf, x)
+    x = e.where(e.equal(x, -np.inf), -most if neginf is None else neginf, x)
+    return e.where(e.isnan(x), nan, x)
 
 
 def softmax(x: Any, axis: int = -1) -> Array:

@@ -8,6 +8,7 @@ Deliberately not here: anything that is not the same function of each element.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ sin, cos, tan = np.sin, np.cos, np.tan
 asin, acos, atan, atan2 = np.arcsin, np.arccos, np.arctan, np.arctan2
 sinh, cosh, tanh = np.sinh, np.cosh, np.tanh
 asinh, acosh, atanh = np.arcsinh, np.arccosh, np.arctanh
+exp2, log2, log10, cbrt = np.exp2, np.log2, np.log10, np.cbrt
+hypot, fmod, copysign = np.hypot, np.fmod, np.copysign
 isnan, isinf, isfinite, logical_not = np.isnan, np.isinf, np.isfinite, np.logical_not
 
 
@@ -49,3 +52,33 @@ def floor_divide(x: Any, y: Any) -> Any:
 def remainder(x: Any, y: Any) -> Any:
     """x - floor(x / y) * y, with the sign of y; 0 for an integer division by 0."""
     return np.remainder(x, y)
+
+
+# --- what bodies that compute in float64 are made of -----------------------------------------------------------------
+def short(x: Any) -> bool:
+    """Whether results of this type have fewer digits than float64, so that shorter polynomials do."""
+    return np.asarray(x).dtype != np.float64
+
+
+def wide(x: Any) -> Any:
+    """The same numbers in float64."""
+    return np.asarray(x, np.float64)
+
+
+def narrow(result: Any, like: Any) -> Any:
+    """Rounded to the dtype of `like`."""
+    like = np.asarray(like)
+    return np.asarray(result).astype(like.dtype if like.dtype.kind == "f" else np.float32, copy=False)
+
+
+def sine_and_cosine(x: Any) -> Any:
+    """Both of an angle of a few turns."""
+    return np.sin(x), np.cos(x)
+
+
+def polynomial(x: Any, terms: Sequence[float]) -> Any:
+    """terms[0] + terms[1] x + terms[2] x^2 + ..."""
+    result = np.full_like(x, terms[-1])
+    for term in reversed(terms[:-1]):
+        result = result * x + term
+    return result

@@ -100,6 +100,19 @@ def randint(low: int, high: int | None = None, shape: Any = (), dtype: Any = Non
 
 
 def permutation(count: int) -> NDArray:
-    """0 .. count - 1 in random order; int64, eager only."""
+    """0 .. count - 1 in random order; int64. Raises: NotImplementedError in hybridized code."""
+    if dispatch.state.trace is not None:
+        raise NotImplementedError(
+            f"permutation: hybridized code would repeat one order for good; pass it as an argument ({user_line()})"
+        )
     keys = default.reserve((count + 3) // 4)
     return NDArray(np.random.Generator(np.random.Philox(key=int(keys[0]) + (int(keys[1]) << 64))).permutation(count))
+
+
+def __getattr__(name: str) -> Any:
+    """The distributions that are made of these draws, imported at first use: they need ops that need this module."""
+    from gluonish.nd import distributions
+
+    if name not in ("exponential", "gamma", "poisson", "multinomial", "shuffle"):
+        raise AttributeError(f"module 'gluonish.nd.random' has no attribute {name!r}")
+    return getattr(distributions, name)

@@ -180,6 +180,13 @@ CASES = [
         (3, 4, 5),
         lambda x, p: attention(x, p, 3, True),
     ),
+    Case("upsampling", lambda: nn.UpSampling(2), (2, 3, 2, 4), lambda x, p: x.repeat(2, 2).repeat(2, 3)),
+    Case(
+        "reflection",
+        lambda: nn.ReflectionPad2D(2),
+        (2, 3, 4, 3),
+        lambda x, p: np.pad(x, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect"),
+    ),
     Case("identity", lambda: nn.Identity(), (2, 3), lambda x, p: x),
     Case("dropout predict", lambda: nn.Dropout(0.5), (2, 3), lambda x, p: x),
     Case(

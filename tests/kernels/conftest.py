@@ -27,16 +27,18 @@ def call() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def mapped(call: Callable[..., None]) -> Callable[..., np.ndarray]:
-    """mapped("tanh", x): a function of the math namespace, on arrays, by a kernel with one loop."""
+    """mapped("tanh", x): a function of the math namespace or an op, on arrays, by a kernel with one loop."""
 
     def apply(function: str, *arrays: np.ndarray, result: str = "") -> np.ndarray:
+        from gluonish.kernels import vector_math
         from gluonish.kernels.scalars import code_of
 
+        name = "f" if hasattr(vector_math, function) else function
         out = np.empty(arrays[0].shape, result or arrays[0].dtype)
         loads = [f"load_{code_of(a.dtype)}(x{i}, i)" for i, a in enumerate(arrays)]
         lines = [f"x{i} = load_i64(args, {i})" for i in range(len(arrays))]
         lines += [f"o = load_i64(args, {len(arrays)})", "for i in range(begin, end):"]
-        lines += [f"    store_{code_of(out.dtype)}(o, i, f({', '.join(loads)}))"]
+        lines += [f"    store_{code_of(out.dtype)}(o, i, {name}({', '.join(loads)}))"]
         source = "def mapped(args, begin, end):\n" + "".join(f"    {line}\n" for line in lines)
         kernel = Kernel("mapped", source, (("f", "intrinsics:math_intrinsic", (function, len(arrays))),))
         call(kernel, [*arrays, out], 0, out.size)

@@ -130,3 +130,39 @@ def test_dropout() -> None:
     for rate in (1.0, -0.1, 2):
         with pytest.raises(ValueError, match=r"dropout: rate must be in \[0, 1\).*test_activations.py"):
             nd.dropout(x, rate)
+
+
+def test_compositions_are_what_they_say(rng: np.random.Generator) -> None:
+    a = np.concatenate([rng.uniform(-8, 8, 50), [0.0, -0.0, 500.0, -500.0]])
+    x, sigmoid = nd.array(a, dtype="float64"), np.exp(-np.logaddexp(0, -a))
+    wanted = {
+        "log_sigmoid": -np.logaddexp(0, -a),
+        "mish": a * np.tanh(np.logaddexp(0, a)),
+        "relu6": np.clip(a, 0, 6),
+        "hard_tanh": np.clip(a, -1, 1),
+        "hard_sigmoid": np.clip(a / 6 + 0.5, 0, 1),
+        "hard_swish": a * np.clip(a / 6 + 0.5, 0, 1),
+        "celu": np.maximum(a, 0) + np.expm1(np.minimum(a, 0)),
+        "selu": 1.0507009873554805 * np.where(a > 0, a, 1.6732632423543772 * np.expm1(np.minimum(a, 0))),
+        "soft_shrink": np.where(a > 0.5, a - 0.5, np.where(a < -0.5, a + 0.5, 0)),
+        "silu": a * sigmoid,
+    }
+    for name, values in wanted.items():
+        np.testing.assert_allclose(getattr(nd, name)(x).asnumpy(), values, rtol=1e-12, atol=1e-300, err_msg=name)
+    np.testing.assert_allclose(nd.lerp(x, x * 3, 0.25).asnumpy(), a * 1.5, rtol=1e-12)
+    bad = np.array([np.nan, np.inf, -np.inf, 2.0], "f4")
+    np.testing.assert_array_equal(nd.nan_to_num(nd.array(bad)).asnumpy(), np.nan_to_num(bad))
+    np.testing.assert_array_equal(nd.nan_to_num(nd.array(bad), 1.0, 5.0, -7.0).asnumpy(), [1, 5, -7, 2])
+
+
+def test_polygamma_ends_with_an_error() -> None:
+    x = nd.array([1.5, 2.5], dtype="float64")
+    np.testing.assert_allclose(nd.polygamma(1, x).asnumpy(), [0.9348022005446793, 0.4903577561002348], rtol=1e-14)
+    for order in (3, -1, 1.5):
+        with pytest.raises(NotImplementedError, match="orders 0, 1 and 2"):
+            nd.polygamma(order, x)
+    x.attach_grad()
+    with autograd.record():
+        y = nd.polygamma(2, x)
+    with pytest.raises(NotImplementedError, match="third derivative of digamma"):
+        y.backward()

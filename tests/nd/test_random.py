@@ -62,6 +62,12 @@ DRAWS = {
     "randint": lambda: nd.random.randint(3, 50, (40,)),
     "permutation": lambda: nd.random.permutation(40),
     "dropout": lambda: nd.dropout(nd.ones(40), 0.5),
+    "exponential": lambda: nd.random.exponential(2, (40,)),
+    "gamma": lambda: nd.random.gamma(0.7, 2, (40,)),
+    "poisson": lambda: nd.random.poisson(7, (40,)),
+    "many": lambda: nd.random.poisson(70, (40,)),
+    "multinomial": lambda: nd.random.multinomial(nd.ones(9), 40),
+    "shuffle": lambda: nd.random.shuffle(nd.arange(40)),
 }
 
 
@@ -178,3 +184,84 @@ def test_random_numbers_are_constants_to_the_tape() -> None:
         out = x * noise
     out.backward()
     assert np.array_equal(x.grad.asnumpy(), noise.asnumpy())
+
+
+def chi_square(values: np.ndarray, probabilities: np.ndarray) -> float:
+    """How far counts are from what is expected, in standard deviations; rare values are one class."""
+    counts = np.bincount(values.astype(int), minlength=len(probabilities))
+    expected = probabilities * len(values)
+    rare = expected < 8
+    counts = np.append(counts[: len(expected)][~rare], len(values) - counts[: len(expected)][~rare].sum())
+    expected = np.append(expected[~rare], len(values) - expected[~rare].sum())
+    expected = np.maximum(expected, 1e-9)
+    freedom = len(expected) - 1
+    return float((((counts - expected) ** 2 / np.maximum(expected, 1)).sum() - freedom) / math.sqrt(2 * freedom))
+
+
+@pytest.mark.parametrize("lam", [0.3, 4.0, 9.99, 10.0, 33.0, 5000.0])
+def test_poisson(lam: float) -> None:
+    values = nd.random.poisson(lam, (60_000,)).asnumpy()
+    probabilities = np.array([math.exp(k * math.log(lam) - lam - math.lgamma(k + 1)) for k in range(int(2 * lam) + 40)])
+    assert values.min() >= 0 and chi_square(values, probabilities) < 6
+    assert abs(values.mean() - lam) < 5 * math.sqrt(lam / 60_000)
+    assert nd.random.poisson(0, 5).sum().item() == 0 and nd.random.poisson(3, 2, dtype="int64").dtype == np.int64
+
+
+@pytest.mark.parametrize("alpha", [0.4, 1.0, 2.5, 80.0])
+def test_gamma_and_exponential(alpha: float) -> None:
+    values = np.sort(nd.random.gamma(alpha, 1.0, (50_000,)).asnumpy().astype(float))
+    # the distribution function by summing the density finely, in the variable x^q, in which it has no pole
+    q = min(alpha, 1.0)
+    grid = np.linspace(0, values[-1] ** q, 400_001)
+    middle = ((grid[1:] + grid[:-1]) / 2) ** (1 / q)
+    density = np.exp((alpha - q) * np.log(middle) - middle - math.lgamma(alpha)) / q
+    cumulative = np.interp(values**q, grid, np.append(0, np.cumsum(density * np.diff(grid))))
+    assert np.isfinite(values).all() and values[0] >= 0 and distance(values, cumulative) < 2.6
+    times = np.sort(nd.random.exponential(0.5, (50_000,)).asnumpy().astype(float))
+    assert distance(times, 1 - np.exp(-2 * times)) < 2.6
+    assert abs(nd.random.gamma(alpha, 3.0, 50_000).mean().item() / (3 * alpha) - 1) < 6 / math.sqrt(alpha * 50_000)
+
+
+def test_multinomial_and_shuffle() -> None:
+    p = np.array([[0.1, 0.0, 0.6, 0.3], [1.0, 1.0, 1.0, 1.0]], "f4")
+    drawn = nd.random.multinomial(nd.array(p), 30_000)
+    assert drawn.shape == (2, 30_000) and drawn.dtype == np.int64
+    for row, weights in zip(drawn.asnumpy(), p / p.sum(1, keepdims=True), strict=True):
+        counts = np.bincount(row, minlength=4)
+        assert (counts[weights == 0] == 0).all() and abs(counts / 30_000 - weights).max() < 0.02
+    assert nd.random.multinomial(nd.array(p)).shape == (2,)
+    mixed = nd.random.shuffle(nd.array(np.arange(60).reshape(30, 2))).asnumpy()
+    assert (np.diff(mixed, axis=1) == 1).all() and sorted(mixed[:, 0]) == list(range(0, 60, 2))
+
+
+def test_hybridized_draws_are_the_eager_ones() -> None:
+    import gluonish as gl
+
+    def draws() -> list[nd.NDArray]:
+        r = nd.random
+        return [
+            r.exponential(2, 9), r.gamma(0.7, 2, 9), r.poisson(7, 9), r.poisson(70, 9), r.multinomial(nd.ones(5), 9)
+        ]  # fmt: skip
+
+    compiled = gl.hybridize(draws)
+    for _ in range(2):
+        nd.random.seed(5)
+        eager = draws()
+        nd.random.seed(5)
+        for a, b in zip(eager, compiled(), strict=True):
+            np.testing.assert_allclose(a.asnumpy(), b.asnumpy(), rtol=2e-6)
+    with pytest.raises(NotImplementedError, match="permutation"):
+        gl.hybridize(lambda x: nd.random.shuffle(x))(nd.arange(4))
+
+
+def test_what_distributions_refuse() -> None:
+    for draw, words in (
+        (lambda: nd.random.poisson(-1), "lam"),
+        (lambda: nd.random.gamma(0), "alpha"),
+        (lambda: nd.random.exponential(-2), "scale"),
+        (lambda: nd.random.multinomial(nd.array(1.0)), "last axis"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            draw()
+    with pytest.raises(AttributeError, match="cauchy"):
+        nd.random.cauchy()

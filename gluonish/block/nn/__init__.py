@@ -31,6 +31,7 @@ from gluonish.block.nn.pooling import (
     MaxPool2D,
     MaxPool3D,
 )
+from gluonish.block.nn.resizing import ReflectionPad2D, UpSampling
 from gluonish.block.symbol_block import SymbolBlock
 
 __all__ = [
@@ -71,6 +72,8 @@ __all__ = [
     "MaxPool2D",
     "MaxPool3D",
     "MultiHeadAttention",
+    "ReflectionPad2D",
     "Sequential",
     "SymbolBlock",
+    "UpSampling",
 ]

@@ -4,6 +4,7 @@ from gluonish.nd.ops import (
     attention,
     contract,
     create,
+    elementary,
     elementwise,
     gather,
     move,
@@ -11,5 +12,7 @@ from gluonish.nd.ops import (
     random,
     recurrent,
     reduce,
+    resize,
+    special,
     window,
 )
