@@ -42,10 +42,8 @@ from gluonish.nd.functions import (
     mean,
     min,
     norm,
-    one_hot,
     pad,
     permute_dims,
-    pick,
     prod,
     repeat,
     reshape,
@@ -56,9 +54,21 @@ from gluonish.nd.functions import (
     std,
     sum,
     swapaxes,
-    take,
     tile,
     var,
+)
+from gluonish.nd.indexing import (
+    gather_nd,
+    index_add,
+    index_update,
+    nonzero,
+    one_hot,
+    pick,
+    put_along_axis,
+    scatter_add,
+    scatter_nd,
+    take,
+    take_along_axis,
 )
 from gluonish.nd.methods import astype
 from gluonish.nd.neural import average_pool, convolution, convolution_transpose, dropout, max_pool
@@ -114,8 +124,25 @@ from gluonish.nd.ops.elementwise import (
     where,
 )
 from gluonish.nd.recurrent import gru, lstm, rnn
+from gluonish.nd.sequences import (
+    argsort,
+    cumulative_max,
+    cumulative_min,
+    cumulative_prod,
+    cumulative_sum,
+    linear_scan,
+    roll,
+    searchsorted,
+    sort,
+    topk,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
+)
 
 concatenate = concat
+cumsum, cumprod, unique = cumulative_sum, cumulative_prod, unique_values
 transpose = permute_dims
 absolute = abs
 

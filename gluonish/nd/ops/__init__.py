@@ -1,6 +1,7 @@
 """The op records, one family a file. Importing this package fills the registry."""
 
 from gluonish.nd.ops import (
+    along,
     attention,
     contract,
     create,
@@ -11,5 +12,7 @@ from gluonish.nd.ops import (
     random,
     recurrent,
     reduce,
+    scan,
+    sort,
     window,
 )
