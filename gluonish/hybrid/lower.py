@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gluonish.hybrid import lower_attention, lower_contract, lower_loops, lower_moves, lower_recurrent
+from gluonish.hybrid import lower_attention, lower_contract, lower_loops, lower_moves, lower_recurrent, lower_scans
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.lower_moves import simple
@@ -124,6 +124,7 @@ _RULES: dict[str, Lowering] = {
     **lower_attention.RULES,
     **lower_moves.RULES,
     **lower_recurrent.RULES,
+    **lower_scans.RULES,
     "take": _take,
     "index_add": _index_add,
     "pick": _pick,

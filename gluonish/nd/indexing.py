@@ -15,7 +15,6 @@ from gluonish.nd.array import NDArray
 from gluonish.nd.create import array, as_dtype, ones_like
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import BOOL, INDEX
-from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.along import add_along_axis_op, put_along_axis_op, take_along_axis_op
 from gluonish.nd.ops.gather import (
     checked_index_op,
@@ -232,8 +231,8 @@ def _lines(name: str, x: Any, indices: Any, axis: int) -> tuple[Array, Array, in
 def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Array:
     """The element at each index along the axis: x[i, indices[i, j]] for two dimensions.
 
-    Shapes: indices as x, but of any size along `axis`; dimensions of 1 broadcast. Raises: IndexError for an index out of
-    range.
+    Shapes: indices as x, but of any size along `axis`; dimensions of 1 broadcast. Raises: IndexError for an index out
+    of range.
     """
     x, indices, axis = _lines("take_along_axis", x, indices, axis)
     return take_along_axis_op(x, indices, axis=axis)

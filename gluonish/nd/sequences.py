@@ -134,8 +134,8 @@ class TopK(NamedTuple):
 def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> TopK:
     """The k largest (or smallest) elements along the axis, in order, and their places.
 
-    Of equal elements the first comes first; NaN counts as the largest. Shapes: (..., N, ...) -> values and int64 indices
-    (..., k, ...). Raises: ValueError if there are fewer than k.
+    Of equal elements the first comes first; NaN counts as the largest. Shapes: (..., N, ...) -> values and int64
+    indices (..., k, ...). Raises: ValueError if there are fewer than k.
     """
     x = dispatch.as_array(x)
     axis = normal_axis("topk", axis, x.ndim)

@@ -84,7 +84,7 @@ def _add_forward(values: np.ndarray, indices: np.ndarray, axis: int, size: int) 
 
 def _grid(indices: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
     """NumPy's key for one element of each index."""
-    key = list(np.indices(indices.shape, sparse=True))
+    key: list[np.ndarray] = list(np.indices(indices.shape, sparse=True))
     key[axis] = indices.astype(np.int64, copy=False)
     return tuple(key)
 

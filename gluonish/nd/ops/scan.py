@@ -118,14 +118,14 @@ cumulative_max_op: Op = _scan(
     np.maximum,
     "maximum",
     _extreme_vjp,
-    "The largest element up to each one along the axis, NaN from the first NaN on; the first of equals has the gradient.",
+    "The largest element up to each one along the axis, NaN from a NaN on; the first of equals has the gradient.",
 )
 cumulative_min_op: Op = _scan(
     "cumulative_min",
     np.minimum,
     "minimum",
     _extreme_vjp,
-    "The smallest element up to each one along the axis, NaN from the first NaN on; the first of equals has the gradient.",
+    "The smallest element up to each one along the axis, NaN from a NaN on; the first of equals has the gradient.",
 )
 
 
