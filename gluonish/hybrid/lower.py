@@ -16,6 +16,7 @@ from gluonish.hybrid import (
     lower_moves,
     lower_recurrent,
     lower_scans,
+    lower_sorts,
 )
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node
@@ -114,6 +115,7 @@ _RULES: dict[str, Lowering] = {
     **lower_moves.RULES,
     **lower_recurrent.RULES,
     **lower_scans.RULES,
+    **lower_sorts.RULES,
     "argmax": _arg,
     "argmin": _arg,
     "random_advance": _advance,
