@@ -1,4 +1,4 @@
-"""Lowering of scans: along the last axis row by row, or block by block where rows are few and long; else down columns."""
+"""Lowering of scans: along the last axis row by row, or block by block where rows are few; else down columns."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _argtopk(node: Node) -> list[Step]:
     code = _code(x)
     sizes = (*x.shape, k)
     found = _words(node, sizes, lambda s: top.candidate_words(s[:-1], s[-1], code))
-    kernel = top.candidates_kernel(code, node.attrs["largest"])
+    kernel = top.candidates_kernel(code, node.attrs["largest"], k <= top.FEW)
     make: Any = kernel.plan
     search = Step([x], [found], kernel, lambda ins, outs, s: make(ins, outs, s[-1]), sizes, nodes=[node], work=_reads)
     last = Step(

@@ -72,7 +72,7 @@ def running_fold(code: str, combine: str, reverse: bool, store: bool) -> Any:
 
 
 class _Fold:
-    """Emits one fold. Extremes of floats are found among integers in the same order, which takes a third of the time."""
+    """Emits one fold. Extremes of floats are found among integers of the same order, in a third of the time."""
 
     def __init__(self, builder: ir.IRBuilder, code: str, combine: str, reverse: bool, store: bool) -> None:
         self.builder, self.reverse, self.stores = builder, reverse, store
