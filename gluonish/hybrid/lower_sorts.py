@@ -32,32 +32,32 @@ def _long(ins: Any, outs: Any, plan: Any) -> float:
 
 def _sort(places: bool) -> Callable[[Node], list[Step]]:
     def rule(node: Node) -> list[Step]:
-        x, descending = node.inputs[0], node.attrs["descending"]
+        x, flip = node.inputs[0], -1 if node.attrs["descending"] else 0
         code = _code(x)
-        rows = simple(sort.rows_kernel(code, places, descending), [x], node)
+        rows = simple(sort.rows_kernel(code, places), [x], node, extra=(flip,))
         rows.work = _long
-        return [rows, *_together(node, x, code, places, descending)]
+        return [rows, *_together(node, x, code, places, flip)]
 
     return rule
 
 
-def _together(node: Node, x: Node, code: str, places: bool, descending: bool) -> list[Step]:
+def _together(node: Node, x: Node, code: str, places: bool, flip: int) -> list[Step]:
     step = sort_keys.words(code, places)
     work = _words(node, x.shape, lambda shape: sort_together.work_words(shape, step))
     counts = _words(node, x.shape, sort_together.count_words)
 
-    def part(kernel: Kernel, reads: list[Node], write: Node, more: tuple[int, ...] = ()) -> Step:
+    def part(kernel: Kernel, reads: list[Node], write: Node, more: int) -> Step:
         def plan(ins: Any, outs: Any, sizes: Any) -> Plan:
             scalars, tiles = sort_together.scalars(tuple(sizes))
-            return Plan((*scalars, *more), tiles)
+            return Plan((*scalars, more), tiles)
 
         return Step(reads, [write], kernel, plan, x.shape, nodes=[node], work=_long)
 
-    steps = [part(sort_together.load_kernel(code, places, descending), [x], work)]
+    steps = [part(sort_together.load_kernel(code, places), [x], work, flip)]
     for digit in range(sort.digits_of(code)[1]):
-        steps.append(part(sort_together.count_kernel(code, places), [work], counts, (digit,)))
-        steps.append(part(sort_together.move_kernel(code, places), [work, counts], work, (digit,)))
-    return [*steps, part(sort_together.store_kernel(code, places, descending), [work], node)]
+        steps.append(part(sort_together.count_kernel(code, places), [work], counts, digit))
+        steps.append(part(sort_together.move_kernel(code, places), [work, counts], work, digit))
+    return [*steps, part(sort_together.store_kernel(code, places), [work], node, flip)]
 
 
 def _argtopk(node: Node) -> list[Step]:

@@ -115,15 +115,21 @@ def _digit(word: str, shift: int, top: bool) -> str:
     return f"((({word} >> {shift}) & 255){f' ^ {_DIGITS // 2}' if top else ''})"
 
 
-def result_rows(code: str, places: bool, descending: bool, buffer: str, position: str, out: str, at: str) -> list[str]:
-    """Lines that store what a sort gives for the element at a position of a buffer: its place, or its number."""
+def result_rows(code: str, places: bool, buffer: str, position: str, out: str, at: str) -> list[str]:
+    """Lines that store what a sort gives for the element at a position of a buffer: its place, or its number.
+
+    `flip` is set; see `key_rows`.
+    """
     if places:
         return [f"store_i64({out}, {at}, {place_of(code, buffer, position)})"]
-    return [f"key = {key_of(code, places, buffer, position)}", *number_rows(code, out, at, descending)]
+    return [f"key = ({key_of(code, places, buffer, position)}) ^ flip", *number_rows(code, out, at)]
 
 
-def rows_kernel(code: str, places: bool, descending: bool) -> Kernel:
-    """Sorts rows one by one. Input: x (rows, length). Output: the numbers in order, or their places."""
+def rows_kernel(code: str, places: bool) -> Kernel:
+    """Sorts rows one by one. Input: x (rows, length). Output: the numbers in order, or their places.
+
+    Last argument: 0, or -1 for a descending order.
+    """
     size, step = SCALARS[code].size, words(code, places)
     out_size = 8 if places else size
     room = 2 * 8 * step
@@ -131,6 +137,7 @@ def rows_kernel(code: str, places: bool, descending: bool) -> Kernel:
 def sort_rows(args, begin, end):
     x, out, scratch = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2)
     rows, length, rows_per_tile, sorter = load_i64(args, 3), load_i64(args, 4), load_i64(args, 5), load_i64(args, 6)
+    flip = load_i64(args, 7)
     for tile in range(begin, end):
         a = local_words() if length <= {ON_STACK} else scratch + tile * length * {room}
         b = a + length * {room // 2}
@@ -138,10 +145,10 @@ def sort_rows(args, begin, end):
             source = x + row * length * {size}
             target = out + row * length * {out_size}
             for i in range(length):
-{lines([*key_rows(code, "source", "i", descending, not places), *word_rows(code, places, "a", "i", "i")], 4)}
+{lines([*key_rows(code, "source", "i", "flip", not places), *word_rows(code, places, "a", "i", "i")], 4)}
             call_tiles(sorter, a, b, length)
             for i in range(length):
-{lines(result_rows(code, places, descending, "a", "i", "target", "i"), 4)}
+{lines(result_rows(code, places, "a", "i", "target", "i"), 4)}
 """
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
@@ -170,12 +177,12 @@ def search_sorted(args, begin, end):
     x, values, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2)
     length, count = load_i64(args, 4), load_i64(args, 5)
     for i in range(begin * {TILE}, min(end * {TILE}, count)):
-{lines(key_rows(code, "values", "i", False), 2)}
+{lines(key_rows(code, "values", "i"), 2)}
         wanted = key
         low, high = 0, length
         while low < high:
             middle = (low + high) // 2
-{lines(key_rows(code, "x", "middle", False), 3)}
+{lines(key_rows(code, "x", "middle"), 3)}
             if key {"<=" if right else "<"} wanted:
                 low = middle + 1
             else:

@@ -25,8 +25,12 @@ def words(code: str, places: bool) -> int:
     return 1 if is_packed(code) or not places else 2
 
 
-def key_rows(code: str, pointer: str, position: str, descending: bool, exact: bool = False) -> list[str]:
-    """Lines that set `key`. exact: 0 and -0 have different keys, so that the way back gives the very number."""
+def key_rows(code: str, pointer: str, position: str, flip: str = "0", exact: bool = False) -> list[str]:
+    """Lines that set `key`.
+
+    flip: what is 0, or -1 where the largest shall come first. exact: 0 and -0 have different keys, so that the way back
+    gives the very number.
+    """
     scalar = SCALARS[code]
     if scalar.kind == "f":
         rows = _float_rows(scalar.size, pointer, position)
@@ -38,7 +42,7 @@ def key_rows(code: str, pointer: str, position: str, descending: bool, exact: bo
         rows = [f"key = cast_i64(load_u32({pointer}, {position})) - {NARROW + 1}"]
     else:
         rows = [f"key = cast_i64(load_{code}({pointer}, {position}))"]
-    return [*rows, "key = -1 - key"] if descending else rows
+    return rows if flip == "0" else [*rows, f"key = key ^ {flip}"]
 
 
 def _float_rows(size: int, pointer: str, position: str) -> list[str]:
@@ -51,11 +55,11 @@ def _float_rows(size: int, pointer: str, position: str) -> list[str]:
     ]
 
 
-def number_rows(code: str, pointer: str, position: str, descending: bool) -> list[str]:
-    """Lines that store the number that has `key`."""
+def number_rows(code: str, pointer: str, position: str) -> list[str]:
+    """Lines that store the number that has `key`, which has been flipped back."""
     scalar = SCALARS[code]
     bits = f"i{8 * scalar.size}"
-    rows = ["key = -1 - key"] if descending else []
+    rows = []
     if scalar.kind == "f":
         rows.append(f"key = key ^ ((key >> 63) & {NARROW if scalar.size == 4 else WIDE})")
     elif code in ("u32", "u64"):

@@ -52,18 +52,19 @@ def _head(first: int, step: int) -> str:
     )
 
 
-def load_kernel(code: str, places: bool, descending: bool) -> Kernel:
-    """Writes the words of all elements. Input: x (rows, length). Output: the working memory."""
+def load_kernel(code: str, places: bool) -> Kernel:
+    """Writes the words of all elements. Input: x (rows, length). Output: the working memory. Last scalar: the flip."""
     size, step = SCALARS[code].size, words(code, places)
     source = f"""
 def sort_load(args, begin, end):
     x, work = load_i64(args, 0), load_i64(args, 1)
+    flip = load_i64(args, 7)
 {_head(3, step)}
         if piece == 0:
             write_i64(notes, 0, 0)
         source = x + row * length * {size}
         for i in range(low, high):
-{lines([*key_rows(code, "source", "i", descending, not places), *word_rows(code, places, "first", "i", "i")], 3)}
+{lines([*key_rows(code, "source", "i", "flip", not places), *word_rows(code, places, "first", "i", "i")], 3)}
 """
     return Kernel("sort_load", source)
 
@@ -138,17 +139,21 @@ def sort_move(args, begin, end):
     return Kernel("sort_move", source, (("local_counts", "random:local", (2 * 8 * _DIGITS,)),))
 
 
-def store_kernel(code: str, places: bool, descending: bool) -> Kernel:
-    """Writes the result. Input: the working memory. Output: (rows, length), numbers in order or their places."""
+def store_kernel(code: str, places: bool) -> Kernel:
+    """Writes the result. Input: the working memory. Output: (rows, length), numbers in order or their places.
+
+    Last scalar: the flip.
+    """
     step = words(code, places)
     out_size = 8 if places else SCALARS[code].size
     source = f"""
 def sort_store(args, begin, end):
     work, out = load_i64(args, 0), load_i64(args, 1)
+    flip = load_i64(args, 7)
 {_head(3, step)}
         source = first if read_i64(notes, {digits_of(code)[1]}) == 0 else second
         target = out + row * length * {out_size}
         for i in range(low, high):
-{lines(result_rows(code, places, descending, "source", "i", "target", "i"), 3)}
+{lines(result_rows(code, places, "source", "i", "target", "i"), 3)}
 """
     return Kernel("sort_store", source)

@@ -79,7 +79,7 @@ def top_candidates(args, begin, end):
                             here = near
                             continue
                     for i in range(here, near):
-{lines(key_rows(code, "source", "i", largest), 6)}
+{lines(key_rows(code, "source", "i", "-1" if largest else "0"), 6)}
                         if full == 0 or key < bound:
 {lines(_insert_rows(code) if few else _collect_rows(code), 7)}
                     here = near
@@ -105,7 +105,7 @@ def top_candidates(args, begin, end):
 
 def _short_rows(code: str, largest: bool) -> list[str]:
     """Lines that sort a whole short row."""
-    each = [*key_rows(code, "source", "i", largest), *word_rows(code, True, "a", "i", "i")]
+    each = [*key_rows(code, "source", "i", "-1" if largest else "0"), *word_rows(code, True, "a", "i", "i")]
     return [
         f"if length <= {RANKED}:",
         "    for i in range(length):",

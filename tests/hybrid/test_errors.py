@@ -188,6 +188,16 @@ LOOKUPS: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "indexing": (lambda x, i: x[i] + x[0], [1, 2], [1, 5]),
     "pick": (lambda x, i: nd.pick(nd.exp(x), i), [0, 1, 2, 3, -1], [0, 1, 4, 3, 9]),
     "one_hot": (lambda x, i: nd.one_hot(i, 4) + x, [0, 1, 2, 3, -4], [0, 1, 2, 3, -5]),
+    "two arrays": (lambda x, i: x[i, i] * 2, [0, 3], [0, 9]),
+    "slices and arrays": (lambda x, i: x[1:, i], [0, -4], [4, 0]),
+    "along an axis": (lambda x, i: nd.take_along_axis(x, i.expand_dims(1), 1), [0, 1, 2, 3, -1], [0, 1, 2, 3, 4]),
+    "put along an axis": (
+        lambda x, i: nd.put_along_axis(x, i.expand_dims(1), 2.0, 1),
+        [0, 1, 2, 3, -1],
+        [9, 1, 2, 3, 1],
+    ),
+    "index_add": (lambda x, i: nd.index_add(x * 2, i, 1.0), [0, 0], [0, 5]),
+    "index_update": (lambda x, i: nd.index_update(x, i, 1.0, axis=1), [0, 3], [0, -5]),
     "softmax loss": (lambda x, i: -nd.log_softmax(x).pick(i).mean(), [0, 1, 2, 3, 3], [0, 1, 2, 3, 4]),
 }
 

@@ -138,7 +138,8 @@ searchsorted_op = register(
         doc="Where each value would be put into the sorted x: before its equals, or after them (`right`); int64.",
         sample=lambda rng: [
             Sample(
-                (np.sort(rng.standard_normal(9)).astype(np.float32), rng.standard_normal((2, 5)).astype(np.float32)),
+                # equal numbers: sorted also where the laws repeat them
+                (np.full(9, 0.25, np.float32), rng.standard_normal((2, 5)).astype(np.float32)),
                 {"right": right},
             )
             for right in (False, True)
