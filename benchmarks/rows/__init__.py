@@ -5,6 +5,8 @@ from __future__ import annotations
 from benchmarks.rows import eager  # isort: skip
 from benchmarks.rows import elementwise  # isort: skip
 from benchmarks.rows import memory  # isort: skip
+from benchmarks.rows import scan  # isort: skip
+from benchmarks.rows import gather  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -21,9 +23,11 @@ __all__ = [
     "convolution_layers",
     "eager",
     "elementwise",
+    "gather",
     "memory",
     "mlp",
     "models",
     "recurrent",
+    "scan",
     "startup",
 ]
