@@ -13,6 +13,7 @@ import numpy as np
 from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
 from benchmarks.rows.memory import SHARE, _copy
 
+EXAMPLES = ("embedding-gradient-small", "embedding-check")
 TINY = {"table": 11, "count": 7, "width": 5}
 
 
@@ -21,7 +22,7 @@ def _row(name: str, about: str, sizes: tuple[int, int, int], gradient: bool, *ba
     moved = (table + count) / table if gradient else 2.0
     shape = (table, width) if gradient else (count, width)
     named = {"table": table, "count": count, "width": width, "shape": shape, "arrays": moved, "gradient": gradient}
-    row = Row(name, about, named, {**TINY, "shape": (11, 5)}, bars, group="memory")
+    row = Row(name, about, named, {**TINY, "shape": (11, 5)}, bars, group="memory", example=name in EXAMPLES)
     if any(bar.against == "copy" for bar in bars):
         row.side("copy", peer="numpy")(_copy)
     return row
