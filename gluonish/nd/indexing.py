@@ -15,7 +15,9 @@ from gluonish.nd.array import NDArray
 from gluonish.nd.create import array, as_dtype, ones_like
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import BOOL, INDEX
+from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.along import add_along_axis_op, put_along_axis_op, take_along_axis_op
+from gluonish.nd.ops.create import full_op
 from gluonish.nd.ops.gather import (
     checked_index_op,
     index_add_op,
@@ -25,7 +27,15 @@ from gluonish.nd.ops.gather import (
     take_op,
     unpick_op,
 )
-from gluonish.nd.ops.move import broadcast_op, index_op, normal_axis, permute_op, reshape_op
+from gluonish.nd.ops.move import (
+    broadcast_op,
+    index_op,
+    index_rule,
+    normal_axis,
+    permute_op,
+    place_op,
+    reshape_op,
+)
 from gluonish.nd.size import product, same
 
 Array = NDArray
@@ -39,10 +49,19 @@ def getitem(x: Array, key: Any) -> Array:
 
     Raises: IndexError for an index out of range and for keys that mean nothing.
     """
+    full = basic_key(x, key)
+    return _by_arrays(x, key if isinstance(key, tuple) else (key,)) if full is None else index_op(x, key=full)
+
+
+def basic_key(x: Array, key: Any) -> tuple[Any, ...] | None:
+    """The key of `index_op` for x[key]; None where arrays take part.
+
+    Raises: IndexError for keys that mean nothing.
+    """
     parts = key if isinstance(key, tuple) else (key,)
     if any(isinstance(p, (NDArray, np.ndarray, list)) for p in parts):
-        return _by_arrays(x, parts)
-    return index_op(x, key=tuple(_basic(p) for p in _full_key(x, parts)))
+        return None
+    return tuple(_basic(p) for p in _full_key(x, parts))
 
 
 def _full_key(x: Array, parts: tuple[Any, ...]) -> list[Any]:
@@ -144,6 +163,34 @@ def _select_by_mask(x: Array, mask: Array) -> Array:
     _check_mask(x, mask, 0)
     merged = reshape_op(x, shape=(mask.size, *x.shape[mask.ndim :]))
     return take_op(merged, array(places), axis=0)
+
+
+# --- x[...] = value, as a new array --------------------------------------------------------------------------------
+def replaced(x: Array, key: Any, value: Array) -> Array | None:
+    """A new array: what x is after x[key] = value; None for keys that mix slices and arrays, or several arrays.
+
+    Shapes: value is one number, or broadcasts to x[key]; its dtype is that of x. Raises: IndexError for an index out of
+    range, ValueError for a value that does not fit.
+    """
+    full = basic_key(x, key)
+    if full is not None:
+        chosen = index_rule(x.spec, full).shape
+        whole = full_op(shape=chosen, value=True, dtype=BOOL)
+        while value.ndim > len(chosen) and value.shape[0] == 1:
+            value = reshape_op(value, shape=value.shape[1:])
+        changed = place_op(_stretched(value, chosen), shape=x.shape, key=full)
+        return e.where(place_op(whole, shape=x.shape, key=full), changed, x)
+    (first, *rest) = key if isinstance(key, tuple) else (key,)
+    if rest:
+        return None
+    given = _index_array(first)
+    if given.dtype != BOOL:
+        index = _integers(given)
+        return index_update_op(x, index, _stretched(value, (*index.shape, *x.shape[1:])), axis=0)
+    _check_mask(x, given, 0)
+    if value.ndim > x.ndim - given.ndim:  # a value for each element chosen: how many there are depends on values
+        return None
+    return e.where(reshape_op(given, shape=(*given.shape, *(1,) * (x.ndim - given.ndim))), value, x)
 
 
 # --- slices by index -------------------------------------------------------------------------------------------------
