@@ -30,6 +30,7 @@ FAMILIES = {
     "arg_reduce",
     "gather",
     "scatter",
+    "sort",
     "contract",
     "attention",
     "scan",

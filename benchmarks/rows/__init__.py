@@ -6,6 +6,8 @@ from benchmarks.rows import eager  # isort: skip
 from benchmarks.rows import elementwise  # isort: skip
 from benchmarks.rows import memory  # isort: skip
 from benchmarks.rows import moves  # isort: skip
+from benchmarks.rows import scan  # isort: skip
+from benchmarks.rows import gather  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -22,10 +24,12 @@ __all__ = [
     "convolution_layers",
     "eager",
     "elementwise",
+    "gather",
     "memory",
     "mlp",
     "models",
     "moves",
     "recurrent",
+    "scan",
     "startup",
 ]

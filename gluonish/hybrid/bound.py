@@ -290,7 +290,8 @@ class Bound:
         self.errors[:] = 0
         step = self.steps[number - 1]
         indexed = step.indexed or step.nodes[0]
-        place = tuple(int(i) for i in np.unravel_index(position, self.shape(indexed.inputs[1])))
+        indices = indexed.inputs[min(1, len(indexed.inputs) - 1)]
+        place = tuple(int(i) for i in np.unravel_index(position, self.shape(indices)))
         raise out_of_range(step.checks, place, value, size, indexed.line)
 
     def _numpy(self, node: Node) -> Callable[..., None]:

@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gluonish.hybrid import lower_attention, lower_contract, lower_loops, lower_moves, lower_recurrent
+from gluonish.hybrid import (
+    lower_attention,
+    lower_contract,
+    lower_lookups,
+    lower_loops,
+    lower_moves,
+    lower_recurrent,
+    lower_scans,
+    lower_sorts,
+)
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.lower_moves import simple
@@ -61,27 +70,7 @@ def _numpy(node: Node) -> Step:
     return Step(list(node.parents), [node], fallback=node, nodes=[node])
 
 
-# --- lookups ----------------------------------------------------------------------------------------------------------
-def _codes(node: Node) -> tuple[str, str]:
-    return CODES[node.dtype.name], CODES[node.inputs[1].dtype.name]
-
-
-def _take(node: Node) -> list[Step]:
-    return [simple(moves.take_kernel(*_codes(node), node.attrs["axis"]), node.parents, node, checks="take")]
-
-
-def _index_add(node: Node) -> list[Step]:
-    return [simple(moves.index_add_kernel(*_codes(node), node.attrs["axis"]), node.parents, node, checks="index_add")]
-
-
-def _pick(node: Node) -> list[Step]:
-    return [simple(moves.pick_kernel(*_codes(node)), node.parents, node, checks="pick")]
-
-
-def _unpick(node: Node) -> list[Step]:
-    return [simple(moves.unpick_kernel(*_codes(node)), node.parents, node, checks="unpick")]
-
-
+# --- arg-reductions and keys ------------------------------------------------------------------------------------------
 def _arg(node: Node) -> list[Step]:
     x = node.inputs[0]
     kernel = moves.arg_reduce_kernel(CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"])
@@ -122,12 +111,11 @@ _RULES: dict[str, Lowering] = {
     "average_pool_spread": _pool(pooling.avg_pool2d_gradient_kernel),
     "max_pool_spread": _max_spread,
     **lower_attention.RULES,
+    **lower_lookups.RULES,
     **lower_moves.RULES,
     **lower_recurrent.RULES,
-    "take": _take,
-    "index_add": _index_add,
-    "pick": _pick,
-    "unpick": _unpick,
+    **lower_scans.RULES,
+    **lower_sorts.RULES,
     "argmax": _arg,
     "argmin": _arg,
     "random_advance": _advance,

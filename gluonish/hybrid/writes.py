@@ -4,7 +4,7 @@ Writing to a captured array becomes an update at the end of the program, writing
 caller's array after the run, and a computed array goes on with the new value under all its names. What cannot be said
 with values is refused: a view that is read after its array was written, and the other way round.
 
-Deliberately not here: writes to parts of arrays.
+A write to a part makes a whole new array, too (`nd/indexing.py`), so it takes the time of a copy.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from gluonish.hybrid.graph import Node, TraceError
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.indexing import basic_key, replaced
 from gluonish.nd.ops.elementwise import cast
 
 if TYPE_CHECKING:
@@ -35,23 +36,22 @@ class Writes:
         self.updated: dict[int, NDArray] = {}  # id of a captured array's memory -> its value at the end
         self.arguments: dict[int, NDArray] = {}  # position of an argument -> the array that has its value at the end
         self.overwritten: dict[int, Node] = {}  # by id, values that their array no longer has
+        self.through: dict[int, tuple[NDArray, Node]] = {}  # by id, values changed through one view only: it, as it was
 
     def assign(self, array: NDArray, key: Any, value: Any) -> None:
-        """`array[:] = value`.
+        """`array[key] = value`.
 
-        Raises: TraceError for other keys.
+        Raises: TraceError for keys that mix slices and arrays, and for masks with a value for each element chosen.
         """
-        if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
-            raise TraceError(
-                f"only whole arrays can be assigned while tracing: write `array[:] = value`, or choose with nd.where "
-                f"({user_line()})"
-            )
         array = self._owner(array)
+        self._written_back(array, key, value)
         value = value if isinstance(value, NDArray) else NDArray(np.asarray(value, array.dtype))
         self._check_tape(array, value)
         current = self.trace.capture(array)
         with quiet_tape():
             value = cast(self.trace.capture(value), dtype=array.dtype)
+            if key is not Ellipsis and not (isinstance(key, slice) and key == slice(None)):
+                value = self._replaced(current, key, value)
             if tuple(value.shape) != tuple(current.shape):
                 value = value.broadcast_to(current.shape)
         if isinstance(array._data, Node):
@@ -59,6 +59,26 @@ class Writes:
         else:
             self.overwritten[id(current._data)] = current._data
             self.updated[id(array._data)] = value
+
+    def _written_back(self, array: NDArray, key: Any, value: Any) -> None:
+        """Python makes of `y[k] += v` a write to the view y[k] and an assignment of that view to y[k]: then the second
+        of them brings y up to date."""
+        node: Any = array._data
+        view, before = self.through.pop(id(node), (None, None))
+        if before is None or view is not value or not before.is_op("index") or before.inputs[0] is not node:
+            return
+        if before.attrs["key"] == basic_key(array, key):
+            del self.overwritten[id(node)]
+
+    def _replaced(self, current: NDArray, key: Any, value: NDArray) -> NDArray:
+        """The whole array after a write to a part of it."""
+        whole = replaced(current, key, value)
+        if whole is None:
+            raise TraceError(
+                f"this assignment cannot be traced: it mixes slices and index arrays, or has a value for each element "
+                f"of a mask; choose with nd.where, or write nd.index_update(x, i, values, axis) ({user_line()})"
+            )
+        return whole
 
     def _owner(self, array: NDArray) -> NDArray:
         """The captured array itself for a detached name of it."""
@@ -89,6 +109,10 @@ class Writes:
                 f"writing to a view of an argument or of a captured array cannot be traced; write to the whole array "
                 f"({user_line()})"
             )
+        if root is not old and id(root) not in self.overwritten:
+            self.through[id(root)] = (array, old)
+        else:
+            self.through.pop(id(root), None)
         self.overwritten |= {id(old): old, id(root): root}
         position = next((i for i, leaf in enumerate(self.trace.inputs) if leaf is old), None)
         if position is not None:

@@ -238,6 +238,11 @@ def executor() -> tuple[int, int]:
     return address(_EXECUTE), _made().address
 
 
+def give_way() -> int:
+    """Address of the system's function by which a waiting thread lets others run."""
+    return int(_made()._words[_YIELD])
+
+
 # --- how many threads -----------------------------------------------------------------------------------------------
 
 

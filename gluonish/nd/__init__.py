@@ -55,10 +55,8 @@ from gluonish.nd.functions import (
     min,
     nan_to_num,
     norm,
-    one_hot,
     pad,
     permute_dims,
-    pick,
     prod,
     repeat,
     reshape,
@@ -69,11 +67,23 @@ from gluonish.nd.functions import (
     std,
     sum,
     swapaxes,
-    take,
     tile,
     var,
 )
 from gluonish.nd.images import bilinear_resize_2d, resize
+from gluonish.nd.indexing import (
+    gather_nd,
+    index_add,
+    index_update,
+    nonzero,
+    one_hot,
+    pick,
+    put_along_axis,
+    scatter_add,
+    scatter_nd,
+    take,
+    take_along_axis,
+)
 from gluonish.nd.methods import astype
 from gluonish.nd.neural import average_pool, convolution, convolution_transpose, dropout, max_pool
 from gluonish.nd.op import OPS, Op
@@ -130,9 +140,26 @@ from gluonish.nd.ops.elementwise import (
 )
 from gluonish.nd.ops.special import polygamma
 from gluonish.nd.recurrent import gru, lstm, rnn
+from gluonish.nd.sequences import (
+    argsort,
+    cumulative_max,
+    cumulative_min,
+    cumulative_prod,
+    cumulative_sum,
+    linear_scan,
+    roll,
+    searchsorted,
+    sort,
+    topk,
+    unique_all,
+    unique_counts,
+    unique_inverse,
+    unique_values,
+)
 
 lgamma = special.gammaln
 concatenate = concat
+cumsum, cumprod, unique = cumulative_sum, cumulative_prod, unique_values
 transpose = permute_dims
 absolute = abs
 

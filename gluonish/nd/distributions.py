@@ -17,7 +17,8 @@ from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import _shape, as_dtype
 from gluonish.nd.errors import user_line
-from gluonish.nd.functions import argmax, take
+from gluonish.nd.functions import argmax
+from gluonish.nd.indexing import take
 from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.random import uniform_op
 from gluonish.nd.ops.special import gammaln

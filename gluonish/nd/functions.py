@@ -13,12 +13,11 @@ import numpy as np
 
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
-from gluonish.nd.create import array, as_dtype, ones_like
+from gluonish.nd.create import ones_like
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX
 from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.contract import matmul_op
-from gluonish.nd.ops.gather import pick_op, take_op
 from gluonish.nd.ops.move import broadcast_op, concat_op, index_op, normal_axis, permute_op, place_op, reshape_op
 from gluonish.nd.ops.reduce import (
     argmax_op,
@@ -173,98 +172,6 @@ def _same_dtype(name: str, arrays: Sequence[Any]) -> list[Array]:
     if not arrays:
         raise ValueError(f"{name} needs at least one array ({user_line()})")
     return list(concat_op.prepared(arrays))
-
-
-# --- indexing --------------------------------------------------------------------------------------------------------
-def getitem(x: Array, key: Any) -> Array:
-    """NumPy indexing: ints, slices, None, Ellipsis (views), integer arrays (copies), boolean masks (eager only)."""
-    parts = key if isinstance(key, tuple) else (key,)
-    if builtins.any(isinstance(p, (NDArray, np.ndarray, list)) for p in parts):
-        return _index_by_arrays(x, parts)
-    return index_op(x, key=_full_key(x, parts))
-
-
-def _full_key(x: Array, parts: tuple[Any, ...]) -> tuple[Any, ...]:
-    given = builtins.sum(1 for p in parts if p is not None and p is not Ellipsis)
-    if given > x.ndim or builtins.sum(1 for p in parts if p is Ellipsis) > 1:
-        raise IndexError(f"index {parts} has too many parts for shape {shape_text(x.shape)} ({user_line()})")
-    out: list[Any] = []
-    for p in parts:
-        if p is Ellipsis:
-            out += [slice(None)] * (x.ndim - given)
-        elif p is None or isinstance(p, slice):
-            out.append(p)
-        elif isinstance(p, bool) or not hasattr(p, "__index__"):
-            raise IndexError(f"cannot index with {p!r} ({user_line()})")
-        else:
-            out.append(p if not isinstance(p, np.integer) else int(p))
-    return tuple(out)
-
-
-def _index_by_arrays(x: Array, parts: tuple[Any, ...]) -> Array:
-    arrays = [_index_array(p) if isinstance(p, (np.ndarray, list)) else p for p in parts]
-    if len(arrays) == 1 and arrays[0].dtype == BOOL:
-        return _select_by_mask(x, arrays[0])
-    if builtins.any(not isinstance(a, (NDArray, int, np.integer)) for a in arrays):
-        raise IndexError(f"mixing slices and index arrays is not supported; use nd.take(x, i, axis) ({user_line()})")
-    if builtins.any(isinstance(a, bool) or getattr(a, "dtype", INDEX).kind not in "iu" for a in arrays):
-        raise IndexError(f"index arrays must be integers, a mask must come alone ({user_line()})")
-    if len(arrays) > x.ndim:
-        raise IndexError(f"{len(arrays)} index arrays for {x.ndim} dimensions ({user_line()})")
-    if len(arrays) == 1:
-        return take_op(x, arrays[0], axis=0)
-    sizes = x.shape[: len(arrays)]
-    flat: Any = 0
-    for index, size in zip(arrays, sizes):  # x[i, j] is row i * J + j of x with its leading dimensions merged
-        flat = flat * size + in_range(dispatch.as_array(index).astype(INDEX), size)
-    merged = reshape_op(x, shape=(product(sizes), *x.shape[len(arrays) :]))
-    return take_op(merged, flat, axis=0)
-
-
-def _index_array(values: Any) -> Array:
-    found = dispatch.as_array(values)
-    return found.astype(INDEX) if isinstance(values, list) and found.size == 0 else found  # NumPy makes floats of []
-
-
-def in_range(indices: Array, size: Any) -> Array:
-    """Non-negative int64 indices; out-of-range ones become one that `take` refuses."""
-    wrapped = e.where(indices < 0, indices + size, indices)
-    return e.where((wrapped < 0) | (wrapped >= size), 2**31 - 1, wrapped)
-
-
-def _select_by_mask(x: Array, mask: Array) -> Array:
-    places = np.flatnonzero(mask._values("boolean indexing (the shape depends on values)"))
-    if mask.ndim > x.ndim or tuple(mask.shape) != tuple(x.shape[: mask.ndim]):  # in a trace perhaps a guard
-        raise IndexError(f"mask {shape_text(mask.shape)} does not fit shape {shape_text(x.shape)} ({user_line()})")
-    merged = reshape_op(x, shape=(mask.size, *x.shape[mask.ndim :]))
-    return take_op(merged, array(places), axis=0)
-
-
-def take(x: Array, indices: Any, axis: int = 0) -> Array:
-    """Slices of x along `axis`, one per index. Raises: IndexError for an index out of range."""
-    return take_op(x, indices, axis=normal_axis("take", axis, dispatch.as_array(x).ndim))
-
-
-def pick(x: Array, indices: Any, axis: int = -1, keepdims: bool = False) -> Array:
-    """One element per row of `axis`. Float indices (Gluon's habit) are truncated. Raises: IndexError out of range."""
-    x, indices = dispatch.as_array(x), dispatch.as_array(indices)
-    axis = normal_axis("pick", axis, x.ndim)
-    if indices.dtype.kind == "f":
-        indices = indices.astype("int64")
-    if axis != x.ndim - 1:
-        x = permute_op(x, axes=(*[i for i in range(x.ndim) if i != axis], axis))
-    out = pick_op(x, indices)
-    return expand_dims(out, axis) if keepdims else out
-
-
-def one_hot(indices: Any, depth: int, dtype: Any = None) -> Array:
-    """Rows of `depth` zeros with a one at the index. Raises: IndexError for an index out of range."""
-    from gluonish.nd.ops.gather import unpick_op
-
-    indices = dispatch.as_array(indices)
-    if indices.dtype.kind == "f":
-        indices = indices.astype("int64")
-    return unpick_op(ones_like(indices, as_dtype(dtype, np.dtype("float32"))), indices, size=depth)
 
 
 # --- reductions ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.nd import dispatch, functions
+from gluonish.nd import dispatch, functions, indexing, sequences
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import as_dtype
 from gluonish.nd.errors import shape_text, user_line
@@ -140,8 +140,6 @@ _METHODS = (
     "split",
     "repeat",
     "tile",
-    "take",
-    "pick",
     "sum",
     "prod",
     "max",
@@ -180,12 +178,21 @@ _OTHERS: dict[str, Any] = {
     "__invert__": _invert,
     "__matmul__": lambda self, other: functions.matmul(self, other) if _operand(other) else NotImplemented,
     "__rmatmul__": lambda self, other: functions.matmul(other, self) if _operand(other) else NotImplemented,
-    "__getitem__": functions.getitem,
+    "__getitem__": indexing.getitem,
     "__hash__": object.__hash__,
     "transpose": functions.permute_dims,
     "T": property(functions.permute_dims),
     "astype": astype,
     "copy": copy,
+    "take": indexing.take,
+    "pick": indexing.pick,
+    "nonzero": indexing.nonzero,
+    "cumsum": sequences.cumulative_sum,
+    "cumprod": sequences.cumulative_prod,
+    "sort": sequences.sort,
+    "argsort": sequences.argsort,
+    "topk": sequences.topk,
+    "roll": sequences.roll,
 }
 
 _attach()

@@ -44,8 +44,8 @@ class Op:
     """A primitive operation.
 
     name: the array API's name where it has one.
-    family: how a loop can treat it: elementwise, move, reduce, gather, scatter, contract, attention, scan, window,
-    random, create, composite.
+    family: how a loop can treat it: elementwise, move, reduce, gather, scatter, sort, contract, attention, scan,
+    window, random, create, composite.
     forward: NumPy arrays (and Python numbers) -> NumPy array; the eager path and the oracle.
     rule: Specs (and Python numbers) -> Spec; raises the error a user sees when inputs do not fit.
     vjp: per input a function (gradient, output, *inputs, **attrs) -> gradient of that input, written with ops; or one

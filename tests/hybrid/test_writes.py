@@ -66,8 +66,45 @@ def a_view_written(x: Any) -> Any:
     return y
 
 
+def parts(x: Any) -> Any:
+    y = x * 2
+    z = y
+    y[0] = 1
+    y[-1:, ::2] = x[:1, :2]
+    y[..., 3] += 1
+    y[:0] = 7
+    y[:, None, 1] = 5
+    return y, z
+
+
+def parts_by_arrays(x: Any) -> Any:
+    y = x * 2
+    y[y < 0] = 0
+    y[[0, -1, 0]] = x[0]
+    y[x[:, 0] > 0.5] = x[0] * 3
+    return y
+
+
+def part_of_an_argument(x: Any) -> Any:
+    x[1:, 0] = 4
+    x[-1] = x[0] * 2
+    return x * 1
+
+
 @pytest.mark.parametrize(
-    "function", [two_names, whole, twice, argument, argument_assigned, value_then_changed, a_view_written]
+    "function",
+    [
+        two_names,
+        whole,
+        twice,
+        argument,
+        argument_assigned,
+        value_then_changed,
+        a_view_written,
+        parts,
+        parts_by_arrays,
+        part_of_an_argument,
+    ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_as_in_eager_mode(function: Callable[[Any], Any], dtype: str, rng: np.random.Generator) -> None:
@@ -129,13 +166,15 @@ def view_of_argument(x: Any) -> Any:
     return y
 
 
-def part(x: Any) -> Any:
+def another_place(x: Any) -> Any:
     y = x * 2
-    y[0] = 1
+    row = y[0]
+    row += 1
+    y[1] = row  # y[0] has changed, too
     return y
 
 
-@pytest.mark.parametrize("function", [view_read_later, base_read_later, view_of_argument, part])
+@pytest.mark.parametrize("function", [view_read_later, base_read_later, view_of_argument, another_place])
 def test_refused(function: Callable[[Any], Any], rng: np.random.Generator) -> None:
     x = floats(rng, 3, 2)
     before = x.asnumpy()
@@ -204,3 +243,33 @@ def test_changes_of_gradients_from_outside_are_refused() -> None:
     ):
         with pytest.raises(TraceError):
             hybridize(function)(x)
+
+
+def test_parts_of_what_is_captured(rng: np.random.Generator) -> None:
+    """A ring buffer: the place is known when the program runs."""
+    states = [nd.NDArray(np.zeros((4, 3), np.float32)) for _ in range(2)]
+
+    def push(state: Any, x: Any, place: Any) -> Any:
+        state[place] = x
+        state[:, 0] = 9
+        return state.sum()
+
+    compiled = hybridize(lambda x, place: push(states[1], x, place))
+    for step in range(6):
+        x, place = floats(rng, 1, 3), nd.NDArray(np.array([step % 4]))
+        assert push(states[0], x, place).item() == pytest.approx(compiled(x, place).item(), rel=1e-5)
+        assert np.array_equal(states[0].asnumpy(), states[1].asnumpy())
+    with pytest.raises(IndexError, match="index_update: index 4 at position 0 is out of range for size 4.*test_writes"):
+        compiled(nd.ones((1, 3)), nd.NDArray(np.array([4])))
+    assert np.array_equal(states[0].asnumpy(), states[1].asnumpy()) and len(compiled.variants) == 1
+
+
+def test_a_part_that_does_not_fit() -> None:
+    def write(x: Any) -> Any:
+        y = x * 2
+        y[0] = nd.ones((5,))
+        return y
+
+    for function in (write, hybridize(write)):
+        with pytest.raises(ValueError, match=r"test_writes\.py"):
+            function(nd.ones((2, 3)))

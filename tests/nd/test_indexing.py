@@ -73,6 +73,18 @@ ARRAYS: list[Any] = [
     (np.array([0, 1]), 2),
     (1, np.array([0, -1])),
     (np.array([3, 3], np.uint8), np.array([0, 1], np.uint8)),
+    (slice(None), [0, 2]),
+    (slice(None, None, -2), [2, 0], slice(1, 4)),
+    (..., np.array([[4, -5]])),
+    (np.array([1, 2]), slice(None), np.array([0, 4])),
+    (np.array([[1], [2]]), slice(1, None), 3),
+    (slice(1, 3), np.array([0, 1]), 2),
+    (0, new, np.array([1, 2]), ..., 1),
+    (new, slice(2), np.array([[0, 1], [2, 2]]), np.array([1, 4])),
+    (np.array([True, False, True, True]), 0),
+    (slice(None), np.array([True, False, True]), slice(None, None, 2)),
+    (np.array([1, 0]), np.array([False, True, True])),
+    (..., np.array([[True, False, False, False, True]] * 3)),
 ]
 
 
@@ -105,7 +117,18 @@ def test_masks(rng: np.random.Generator) -> None:
             x[mask]
 
 
-OUT_OF_RANGE: list[Any] = [4, -5, (0, 3), (..., 5), [0, 4], [-5], (np.array([0]), np.array([3])), np.array([[0, 9]])]
+OUT_OF_RANGE: list[Any] = [
+    (..., [5]),
+    (slice(2), [0], [9]),
+    4,
+    -5,
+    (0, 3),
+    (..., 5),
+    [0, 4],
+    [-5],
+    (np.array([0]), np.array([3])),
+    np.array([[0, 9]]),
+]
 
 
 @pytest.mark.parametrize("key", OUT_OF_RANGE, ids=str)
@@ -114,18 +137,23 @@ def test_out_of_range_raises(key: Any) -> None:
         nd.ones((4, 3, 5))[key]
 
 
-REFUSED: list[Any] = [1.0, "a", True, (0, 0, 0, 0), (..., ...), [0.5], (np.array([True, False, True, True]), 0)]
+REFUSED: list[Any] = [
+    1.0,
+    "a",
+    True,
+    (0, 0, 0, 0),
+    (..., ...),
+    [0.5],
+    ([0, 1], 1.5),
+    ([0, 1], True),
+    (slice(None), [0.5]),
+]
 
 
 @pytest.mark.parametrize("key", REFUSED, ids=str)
 def test_keys_that_mean_nothing_raise(key: Any) -> None:
     with pytest.raises((IndexError, TypeError), match="test_indexing.py"):
         nd.ones((4, 3, 5))[key]
-
-
-def test_slices_mixed_with_arrays_say_what_to_do() -> None:
-    with pytest.raises(IndexError, match=r"use nd.take\(x, i, axis\)"):
-        nd.ones((4, 3))[:, [0, 1]]
 
 
 def test_symbols_of_the_error_of_a_bad_index() -> None:

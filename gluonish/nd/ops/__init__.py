@@ -1,6 +1,7 @@
 """The op records, one family a file. Importing this package fills the registry."""
 
 from gluonish.nd.ops import (
+    along,
     attention,
     contract,
     create,
@@ -13,6 +14,8 @@ from gluonish.nd.ops import (
     recurrent,
     reduce,
     resize,
+    scan,
+    sort,
     special,
     window,
 )

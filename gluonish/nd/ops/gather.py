@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import BOOL, Op, Sample, Shape, Spec, refuse, register
-from gluonish.nd.size import SizeLike
+from gluonish.nd.op import BOOL, INDEX, Op, Sample, Shape, Spec, refuse, register
+from gluonish.nd.ops.create import arange_op, full_op
+from gluonish.nd.ops.elementwise import equal, where
+from gluonish.nd.ops.move import reshape_op
+from gluonish.nd.size import SizeLike, product
 
 
 def check_indices(name: str, indices: np.ndarray, size: int) -> None:
@@ -30,24 +33,25 @@ def out_of_range(name: str, place: tuple[int, ...], value: int, size: int, line:
     return IndexError(f"{name}: index {value} at position {where} is out of range for size {size} ({line})")
 
 
-def _integers(name: str, *specs: Any) -> None:
-    if specs[1].dtype.kind not in "iu":
-        raise TypeError(f"{name}: indices must be integers, got {specs[1].dtype} ({user_line()})")
+def require_integers(name: str, indices: Any) -> None:
+    """Raises TypeError for indices that are not integers."""
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"{name}: indices must be integers, got {indices.dtype} ({user_line()})")
 
 
 def _take_forward(x: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
-    _integers("take", x, indices)
+    require_integers("take", indices)
     check_indices("take", indices, x.shape[axis])
     return np.take(x, indices.astype(np.int64, copy=False), axis)
 
 
 def _take_rule(x: Spec, indices: Spec, axis: int) -> Spec:
-    _integers("take", x, indices)
+    require_integers("take", indices)
     return Spec((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)
 
 
 def _index_add_rule(values: Spec, indices: Spec, shape: Shape, axis: int) -> Spec:
-    _integers("index_add", values, indices)
+    require_integers("index_add", indices)
     if values.dtype == BOOL:
         raise refuse("index_add", "bools do not add up", values)
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
@@ -108,7 +112,7 @@ index_add_op: Op = register(
 
 
 def _pick_rule(x: Spec, indices: Spec) -> Spec:
-    _integers("pick", x, indices)
+    require_integers("pick", indices)
     if x.shape[:-1] != indices.shape:
         raise refuse("pick", "indices must have the shape of x without its last dimension", x, indices)
     return Spec(indices.shape, x.dtype)
@@ -121,7 +125,7 @@ def _pick_forward(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def _unpick_rule(g: Spec, indices: Spec, size: SizeLike) -> Spec:
-    _integers("unpick", g, indices)
+    require_integers("unpick", indices)
     if len(g.shape) != len(indices.shape) or any(a != b for a, b in zip(g.shape, indices.shape)):
         raise refuse("unpick", "values and indices must have the same shape", g, indices)
     return Spec((*indices.shape, size), g.dtype)
@@ -162,5 +166,137 @@ unpick_op: Op = register(
         sample=lambda rng: [
             Sample((rng.standard_normal((4,)).astype(np.float32), np.array([0, 4, -1, 2])), {"size": 5}),
         ],
+    )
+)
+
+
+# --- replacing and adding to slices ----------------------------------------------------------------------------------
+def _slices_rule(name: str) -> Any:
+    def rule(x: Spec, indices: Spec, values: Spec, axis: int) -> Spec:
+        require_integers(name, indices)
+        if x.dtype != values.dtype or (x.dtype == BOOL and name == "index_add_to"):
+            raise refuse(name, "x and values must have one dtype, and bools do not add up", x, values)
+        wanted = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+        if (
+            axis >= len(x.shape)
+            or len(wanted) != len(values.shape)
+            or any(a != b for a, b in zip(wanted, values.shape))
+        ):
+            raise refuse(name, f"values must have shape {shape_text(wanted)}", x, indices, values)
+        return Spec(x.shape, x.dtype)
+
+    return rule
+
+
+_add_to_rule, _update_rule = _slices_rule("index_add_to"), _slices_rule("index_update")
+
+
+def _lined_up(x: np.ndarray, indices: np.ndarray, values: np.ndarray, axis: int) -> tuple[np.ndarray, ...]:
+    """A copy of x, the flat indices, and the values one for each index; the axis first."""
+    out = np.array(x, order="C")
+    flat = values.reshape(*x.shape[:axis], indices.size, *x.shape[axis + 1 :])
+    return out, np.moveaxis(out, axis, 0), indices.astype(np.int64).ravel(), np.moveaxis(flat, axis, 0)
+
+
+def _add_to_forward(x: np.ndarray, indices: np.ndarray, values: np.ndarray, axis: int) -> np.ndarray:
+    _add_to_rule(x, indices, values, axis)
+    check_indices("index_add_to", indices, x.shape[axis])
+    out, lines, places, given = _lined_up(x, indices, values, axis)
+    np.add.at(lines, places, given)
+    return out
+
+
+def _update_forward(x: np.ndarray, indices: np.ndarray, values: np.ndarray, axis: int) -> np.ndarray:
+    _update_rule(x, indices, values, axis)
+    check_indices("index_update", indices, x.shape[axis])
+    out, lines, places, given = _lined_up(x, indices, values, axis)
+    places = np.where(places < 0, places + x.shape[axis], places)
+    last = np.full(x.shape[axis], -1)
+    np.maximum.at(last, places, np.arange(len(places)))  # NumPy leaves open which of two writes stays
+    written = np.flatnonzero(last >= 0)
+    lines[written] = given[last[written]]
+    return out
+
+
+def _update_vjp(position: int, g: Any, y: Any, x: Any, indices: Any, values: Any, axis: int) -> Any:
+    if position == 1:
+        return None
+    if position == 0:
+        return index_update_op(g, indices, full_op(shape=values.shape, value=0, dtype=values.dtype), axis=axis)
+    # of several writes to one place, only the last counts
+    order = reshape_op(arange_op(count=product(indices.shape), start=0, step=1, dtype=INDEX), shape=indices.shape)
+    writer = index_update_op(full_op(shape=(x.shape[axis],), value=0, dtype=INDEX), indices, order, axis=0)
+    last = equal(take_op(writer, indices, axis=0), order)
+    rank = len(indices.shape)
+    lined = (*(1,) * axis, *indices.shape, *(1,) * (len(values.shape) - axis - rank))
+    return where(reshape_op(last, shape=lined), take_op(g, indices, axis=axis), 0)
+
+
+def _slices_sample(rng: np.random.Generator) -> list[Sample]:
+    def draw(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    return [
+        Sample((draw(6, 3), np.array([1, 0, 1, -1]), draw(4, 3)), {"axis": 0}),
+        Sample((draw(2, 6, 2), np.array([[1, 4, 1]], np.int32), draw(2, 1, 3, 2)), {"axis": 1}),
+    ]
+
+
+index_add_to_op: Op = register(
+    Op(
+        "index_add_to",
+        "scatter",
+        _add_to_forward,
+        _add_to_rule,
+        (
+            lambda g, y, x, indices, values, axis: g,
+            None,
+            lambda g, y, x, indices, values, axis: take_op(g, indices, axis=axis),
+        ),
+        promote=False,
+        doc="x with each slice of `values` added at its index along `axis`. Raises: IndexError for one out of range.",
+        sample=_slices_sample,
+    )
+)
+index_update_op: Op = register(
+    Op(
+        "index_update",
+        "scatter",
+        _update_forward,
+        _update_rule,
+        _update_vjp,
+        promote=False,
+        doc="x with the slices at the indices along `axis` replaced by `values`; of several for one place, the last.",
+        sample=_slices_sample,
+    )
+)
+
+
+# --- checking --------------------------------------------------------------------------------------------------------
+def _checked_forward(indices: np.ndarray, size: int) -> np.ndarray:
+    require_integers("indexing", indices)
+    check_indices("indexing", indices, size)
+    wide = indices.astype(np.int64)
+    return np.where(wide < 0, wide + size, wide)
+
+
+def _checked_rule(indices: Spec, size: SizeLike) -> Spec:
+    require_integers("indexing", indices)
+    return Spec(indices.shape, INDEX)
+
+
+checked_index_op = register(
+    Op(
+        "indexing",
+        "gather",
+        _checked_forward,
+        _checked_rule,
+        promote=False,
+        doc="Indices counted from the start, as int64. Raises: IndexError for one outside [-size, size).",
+        sample=lambda rng: [
+            Sample((rng.integers(-5, 5, (3, 4)),), {"size": 5}),
+            Sample((np.array([0, 4, -1], np.int8),), {"size": 5}),
+        ],
+        smooth=False,
     )
 )
