@@ -81,6 +81,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
         if verdict is False:
             what = "its own time alone" if bar.kind == "busy" else f"the {bar.kind} of {bar.against}"
             lines.append(f"  missed: {outcome.row.name}: {outcome.reached(bar):.2f} of {what}, bar {bar.limit:.2f}")
+            if outcome.row.reason and bar.kind != "busy":
+                lines.append(f"    known: {outcome.row.reason}")
     for outcome in outcomes:
         lines += [f"  WRONG RESULTS: {outcome.row.name}: {name} differs from gluonish" for name in outcome.wrong]
         lines += [f"  failed: {outcome.row.name}: {t.problem:.90}" for t in outcome.sides.values() if t.problem]

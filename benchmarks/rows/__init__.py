@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.rows import eager  # isort: skip
 from benchmarks.rows import elementwise  # isort: skip
 from benchmarks.rows import memory  # isort: skip
+from benchmarks.rows import reductions  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -25,5 +26,6 @@ __all__ = [
     "mlp",
     "models",
     "recurrent",
+    "reductions",
     "startup",
 ]

@@ -1,9 +1,10 @@
 """Positions of extremes along an axis of (outer, size, inner), in one pass over memory.
 
 The axis is cut into chunks, each gives the position of its own extreme, and a second kernel compares those; how it is
-cut depends on sizes only. Along the last axis (inner = 1) a chunk goes on in blocks: the extreme of a block is a
-reduction like any other, and only the block with the best one is searched for the first place of it. Along another
-axis neighbouring columns go on together, with the best value and its place of each in the nearest cache.
+cut depends on sizes only. Along the last axis (inner = 1) floats are searched in vectors (`extreme_place.py`), other
+types in blocks: the extreme of a block is a reduction like any other, and only the block with the best one is searched
+for the first place of it. Along another axis neighbouring columns go on together, with the best value and its place of
+each in the nearest cache.
 
 The first of equals counts, and a NaN is extreme. Deliberately not here: extremes themselves (`loops.py`), sorting.
 """
@@ -18,7 +19,8 @@ from gluonish.kernels.tiling import ceil_div
 
 TILE = 16384  # elements of a tile for light work
 BLOCK = 1024  # elements of a row that are searched at most
-COLUMNS = 1024  # columns whose best values are held at a time
+COLUMNS = 2048  # columns whose best values are held at a time
+TOGETHER = 4  # rows that are compared in one go
 PIECES = 64  # tiles that large work is cut into at least
 LONG = 65536  # elements of a chunk of a long row
 
@@ -31,7 +33,7 @@ def chunks_of(shape: Shape, axis: int) -> tuple[int, int]:
     if inner == 1:
         length = LONG if size > 2 * LONG else size
     else:
-        wanted = max(TILE, outer * size * inner // PIECES)
+        wanted = max(4 * TILE, outer * size * inner // PIECES)
         length = min(size, max(1, wanted // min(inner, COLUMNS)), 1 << 20)
     return ceil_div(size, max(1, length)), length
 
@@ -49,8 +51,7 @@ def arg_reduce(args, begin, end):
 {_down_columns(code, largest)}
 """
     names = (
-        ("larger", "folds:extreme", ("maximum",)),
-        ("smaller", "folds:extreme", ("minimum",)),
+        ("first_extreme", "extreme_place:first_extreme", (code, largest)),
         ("bests_of_columns", "random:local", (8 * COLUMNS,)),
         ("places_of_columns", "random:local", (4 * COLUMNS,)),
     )
@@ -66,14 +67,29 @@ def _better(code: str, largest: bool, value: str, best: str) -> str:
 
 
 def _along_rows(code: str, largest: bool) -> str:
-    floating, size = code in ("f32", "f64"), SCALARS[code].size
-    fold = ("larger" if largest else "smaller") if floating else ("maximum" if largest else "minimum")
-    hit = "logical_or(equal(value, best), not_equal(value, value))" if floating else "equal(value, best)"
-    return f"""
-        for item in range(begin * rows, min(end * rows, count)):
-            row = x + item // chunks * size * {size}
-            first = item % chunks * length
-            last = min(first + length, size)
+    return _floats_along_rows(code) if code in ("f32", "f64") else _others_along_rows(code, largest)
+
+
+def _floats_along_rows(code: str) -> str:
+    return _each_chunk(
+        code,
+        f"""
+            place = first_extreme(row + first * {SCALARS[code].size}, last - first)
+            if place < 0:
+                place = last
+                for k in range(first, last):
+                    value = load_{code}(row, k)
+                    place = min(place, where(not_equal(value, value), k, last))
+                place -= first
+            store_i64(out, item, first + place)""",
+    )
+
+
+def _others_along_rows(code: str, largest: bool) -> str:
+    fold = "maximum" if largest else "minimum"
+    return _each_chunk(
+        code,
+        f"""
             best = load_{code}(row, first)
             found = first
             for block in range(first, last, {BLOCK}):
@@ -85,9 +101,25 @@ def _along_rows(code: str, largest: bool) -> str:
                     found = block
             place = int32({BLOCK})
             for k in range(found, min(found + {BLOCK}, last)):
-                value = load_{code}(row, k)
-                place = minimum(place, where({hit}, cast_i32(k - found), int32({BLOCK})))
-            store_i64(out, item, found + cast_i64(place))"""
+                hit = equal(load_{code}(row, k), best)
+                place = minimum(place, where(hit, cast_i32(k - found), int32({BLOCK})))
+            store_i64(out, item, found + cast_i64(place))""",
+    )
+
+
+def _each_chunk(code: str, body: str) -> str:
+    """A loop over chunks of rows; it counts, as a division for each costs more than the search of a short row."""
+    size = SCALARS[code].size
+    return f"""
+        part = begin * rows % chunks
+        row = x + begin * rows // chunks * size * {size}
+        for item in range(begin * rows, min(end * rows, count)):
+            first = part * length
+            last = min(first + length, size){body}
+            part += 1
+            if part == chunks:
+                part = 0
+                row += size * {size}"""
 
 
 def _down_columns(code: str, largest: bool) -> str:
@@ -106,16 +138,37 @@ def _down_columns(code: str, largest: bool) -> str:
         for j in range(columns):
             store_{code}(bests, j, load_{code}(here, j))
             store_i32(places, j, int32(0))
-        for k in range(first + 1, last):
-            here = start + k * inner * {size}
-            turn = cast_i32(k - first)
-            for j in range(columns):
-                value, best = load_{code}(here, j), load_{code}(bests, j)
-                better = {_better(code, largest, "value", "best")}
-                store_{code}(bests, j, where(better, value, best))
-                store_i32(places, j, where(better, turn, load_i32(places, j)))
+        middle = last - (last - first - 1) % {TOGETHER}
+        for k in range(first + 1, middle, {TOGETHER}):
+{_rows_together(code, largest, TOGETHER)}
+        for k in range(middle, last):
+{_rows_together(code, largest, 1)}
         for j in range(columns):
             store_i64(out, item * inner + column + j, first + cast_i64(load_i32(places, j)))"""
+
+
+def _rows_together(code: str, largest: bool, rows: int) -> str:
+    """The body of a loop over rows: what is loaded and stored of the bests serves several of them."""
+    size = SCALARS[code].size
+    head = [
+        line
+        for n in range(rows)
+        for line in (f"here{n} = start + (k + {n}) * inner * {size}", f"turn{n} = cast_i32(k + {n} - first)")
+    ]
+    body = [
+        line
+        for n in range(rows)
+        for line in (
+            f"value{n} = load_{code}(here{n}, j)",
+            f"better{n} = {_better(code, largest, f'value{n}', f'best{n}')}",
+            f"best{n + 1} = where(better{n}, value{n}, best{n})",
+            f"place{n + 1} = where(better{n}, turn{n}, place{n})",
+        )
+    ]
+    begun = [f"best0 = load_{code}(bests, j)", "place0 = load_i32(places, j)"]
+    ended = [f"store_{code}(bests, j, best{rows})", f"store_i32(places, j, place{rows})"]
+    lines = [*head, "for j in range(columns):", *(f"    {line}" for line in (*begun, *body, *ended))]
+    return "\n".join(" " * 12 + line for line in lines)
 
 
 def partial_plan(shape: Shape, axis: int) -> Plan:
