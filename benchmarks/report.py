@@ -88,11 +88,15 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     disturbed = sum(1 for outcome in outcomes if outcome.disturbance > _WORTH_TELLING)
     if disturbed:
         lines.append(f"  {disturbed} of {len(outcomes)} rows were DISTURBED by other processes: measure them again")
+    reasons = {outcome.row.name: outcome.row.reason for outcome in outcomes}
     for name, bar, reached in verdicts:
         if bar.together and reached is not None or reaches(reached, bar) is False:
             what = "its own time alone" if bar.kind == "busy" else f"the {bar.kind} of {bar.against}"
             verdict = "met" if reaches(reached, bar) else "missed"
             lines.append(f"  {verdict}: {name}: {reached:.2f} of {what}, bar {bar.limit:.2f}")
+            reason = reasons.get(name)
+            if reason and bar.kind != "busy" and verdict == "missed":
+                lines.append(f"    known: {reason}")
     for outcome in outcomes:
         lines += [f"  WRONG RESULTS: {outcome.row.name}: {name} differs from gluonish" for name in outcome.wrong]
         lines += [f"  failed: {outcome.row.name}: {t.problem:.90}" for t in outcome.sides.values() if t.problem]

@@ -72,7 +72,8 @@ class Row:
 
     tiny: sizes for the tests, where they differ. flops: floating-point operations of one repetition. tolerance: of the
     sides' results, see `difference`. least_rounds: for rows with few repetitions. group: what the command asks for.
-    example: the tests run it; of many rows alike, one is enough.
+    example: the tests run it; of many rows alike, one is enough. reason: why a bar is known to be missed, as found in
+    the machine code.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Row:
     least_rounds: int = 0
     group: str = "core"
     example: bool = True
+    reason: str = ""
     sides: dict[str, Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from benchmarks.rows import memory  # isort: skip
 from benchmarks.rows import moves  # isort: skip
 from benchmarks.rows import scan  # isort: skip
 from benchmarks.rows import gather  # isort: skip
+from benchmarks.rows import reductions  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -31,5 +32,6 @@ __all__ = [
     "moves",
     "recurrent",
     "scan",
+    "reductions",
     "startup",
 ]

@@ -1,7 +1,8 @@
-"""What is bound by memory, against a copy: losses, norms, softmax, reductions, chains, optimizer updates.
+"""What is bound by memory, against a copy: losses, norms, softmax, chains, dropout, optimizer updates.
 
 Each row says how many bytes must move, in units of its array of 16M float32. The side "copy" copies as many bytes (read
 and written) by two threads, in pieces of one array, so a bar of 1 / 0.85 asks for 85 % of the copy's bandwidth.
+Reductions are in `reductions.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import numpy as np
 from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
 
 SHARE = 1 / 0.85
-TINY = {"shape": (6, 17)}
+BESIDE = 2.2  # times as long beside a busy process as alone, at most
+TINY: Sizes = {"shape": (6, 17)}
+SHORT_ROWS = "three reductions a row within one vector: the rows wait for chains of shuffles, not for memory"
+ONE_ROW = "a row is the work of one thread, and does not stay in its cache between passes"
+DOWN = "three passes over memory, not one: a column does not stay in the cache between its largest, its sum and the end"
+EXPONENTIALS = (
+    "bound by arithmetic: 25 instructions for 16 exponentials, 0.2 ns a number and core with the data in cache"
+)
 EXAMPLES = (
     "softmax-backward layer-norm-backward cross-entropy-backward batch-norm chain argmax-first dropout adam".split()
 )
@@ -45,10 +53,19 @@ def _copy(sizes: Sizes) -> Side:
     return Side(copy, list)
 
 
-def _row(name: str, about: str, arrays: float, shape: tuple[int, ...]) -> Row:
+def declared(
+    name: str,
+    about: str,
+    arrays: float,
+    shape: tuple[int, ...],
+    reason: str = "",
+    tiny: Sizes = TINY,
+    busy: bool = False,
+) -> Row:
+    """A row of the group with its copy. arrays: how many of this shape must move; busy: also beside a busy process."""
     sizes = {"shape": shape, "arrays": arrays}
-    bars = (Bar("copy", SHARE),)
-    row = Row(name, about, sizes, tiny=TINY, bars=bars, group="memory", example=name in EXAMPLES)
+    bars = (Bar("copy", SHARE), *((Bar("gluonish", BESIDE, "busy"),) if busy else ()))
+    row = Row(name, about, sizes, tiny=tiny, bars=bars, group="memory", example=name in EXAMPLES, reason=reason)
     row.side("copy", peer="numpy")(_copy)
     return row
 
@@ -127,15 +144,23 @@ def _torch_backward(build: Build) -> Callable[[Sizes], Side]:
     return side
 
 
-def _pair(
-    name: str, about: str, forward: float, both: float, shape: tuple[int, ...], ours: Build, theirs: Build
+def pair(
+    name: str,
+    about: str,
+    forward: float,
+    both: float,
+    shape: tuple[int, ...],
+    ours: Build,
+    theirs: Build,
+    reasons: tuple[str, str] = ("", ""),
+    **more: Any,
 ) -> None:
-    """A row for the forward, and one for forward and backward (none where `both` is 0)."""
-    row = _row(name, about, forward, shape)
+    """A row for the forward, and one for forward and backward (none where `both` is 0); reasons: of either."""
+    row = declared(name, about, forward, shape, reasons[0], **more)
     row.side("gluonish")(_gluonish_forward(ours))
     row.side("torch")(_torch_forward(theirs))
     if both:
-        row = _row(f"{name}-backward", f"{about}, forward and backward", both, shape)
+        row = declared(f"{name}-backward", f"{about}, forward and backward", both, shape, reasons[1], **more)
         row.side("gluonish")(_gluonish_backward(ours))
         row.side("torch")(_torch_backward(theirs))
 
@@ -188,20 +213,51 @@ def _torch_softmax(torch: Any, sizes: Sizes) -> Any:
     return lambda x: torch.softmax(x, -1)
 
 
-SQUARE, LONG = (4096, 4096), (16384, 1024)
-_pair("softmax", "softmax along rows of 4096", 2, 5, SQUARE, _softmax, _torch_softmax)
-_pair("softmax-1024", "softmax along rows of 1024", 2, 5, LONG, _softmax, _torch_softmax)
-_pair("softmax-16383", "softmax along 1000 rows of 16383", 2, 5, (1000, 16383), _softmax, _torch_softmax)
-_pair("layer-norm", "layer norm of rows of 4096", 2, 5, SQUARE, _layer_norm, _torch_layer_norm)
-_pair("layer-norm-1024", "layer norm of rows of 1024", 2, 5, LONG, _layer_norm, _torch_layer_norm)
-_pair("layer-norm-small", "layer norm of 1024 rows of 384", 2, 5, (1024, 384), _layer_norm, _torch_layer_norm)
-_pair("cross-entropy", "cross-entropy of logits, 4096 classes", 1, 3, SQUARE, _cross_entropy, _torch_cross_entropy)
-_pair("cross-entropy-1024", "the same, 1024 classes", 1, 3, LONG, _cross_entropy, _torch_cross_entropy)
-_pair("cross-entropy-small", "the same, 32 rows of 10", 1, 3, (32, 10), _cross_entropy, _torch_cross_entropy)
-# what does not fit in the cache is read for the statistics and again for the result, in the backward too
-_pair("batch-norm", "batch norm in train mode, 2048 channels last", 3, 8, (8192, 2048), _batch_norm, _torch_batch_norm)
+def _log_softmax(gl: Any, sizes: Sizes) -> Any:
+    return gl.hybridize(lambda x: gl.nd.log_softmax(x))
 
-DROPOUT = _row("dropout", "dropout of 16M", 2, SQUARE)
+
+def _torch_log_softmax(torch: Any, sizes: Sizes) -> Any:
+    return lambda x: torch.log_softmax(x, -1)
+
+
+def _softmax_first(gl: Any, sizes: Sizes) -> Any:
+    return gl.hybridize(lambda x: gl.nd.softmax(x, 0))
+
+
+def _torch_softmax_first(torch: Any, sizes: Sizes) -> Any:
+    return lambda x: torch.softmax(x, 0)
+
+
+SQUARE, LONG, SHORT, ONE = (4096, 4096), (16384, 1024), (1 << 20, 16), (1, 1 << 24)
+TINY_ONE = {"shape": (1, 170)}
+pair("softmax", "softmax along rows of 4096", 2, 5, SQUARE, _softmax, _torch_softmax, busy=True)
+pair("softmax-1024", "softmax along rows of 1024", 2, 5, LONG, _softmax, _torch_softmax)
+pair("softmax-16383", "softmax along 1000 rows of 16383", 2, 5, (1000, 16383), _softmax, _torch_softmax)
+pair("softmax-16", "softmax along 1M rows of 16", 2, 5, SHORT, _softmax, _torch_softmax, (SHORT_ROWS, SHORT_ROWS))
+pair("softmax-one", "softmax of one row of 16M", 2, 5, ONE, _softmax, _torch_softmax, (ONE_ROW, ONE_ROW), tiny=TINY_ONE)
+pair("softmax-first", "softmax down the columns", 2, 5, SQUARE, _softmax_first, _torch_softmax_first, (DOWN, DOWN))
+pair("log-softmax", "log-softmax along rows of 4096", 2, 5, SQUARE, _log_softmax, _torch_log_softmax)
+pair("log-softmax-1024", "log-softmax along rows of 1024", 2, 5, LONG, _log_softmax, _torch_log_softmax)
+pair("layer-norm", "layer norm of rows of 4096", 2, 5, SQUARE, _layer_norm, _torch_layer_norm, busy=True)
+pair("layer-norm-1024", "layer norm of rows of 1024", 2, 5, LONG, _layer_norm, _torch_layer_norm)
+pair("layer-norm-16383", "layer norm of rows of 16383", 2, 5, (1000, 16383), _layer_norm, _torch_layer_norm)
+pair("layer-norm-small", "layer norm of 1024 rows of 384", 2, 5, (1024, 384), _layer_norm, _torch_layer_norm)
+pair(
+    "cross-entropy", "cross-entropy of logits, 4096 classes", 1, 3, SQUARE, _cross_entropy, _torch_cross_entropy,
+    (EXPONENTIALS, ""), busy=True,
+)  # fmt: skip
+pair(
+    "cross-entropy-1024", "the same, 1024 classes", 1, 3, LONG, _cross_entropy, _torch_cross_entropy, (EXPONENTIALS, "")
+)
+pair("cross-entropy-small", "the same, 32 rows of 10", 1, 3, (32, 10), _cross_entropy, _torch_cross_entropy)
+# what does not fit in the cache is read for the statistics and again for the result, in the backward too
+pair(
+    "batch-norm", "batch norm in train mode, 2048 channels last", 3, 8, (8192, 2048), _batch_norm, _torch_batch_norm,
+    busy=True,
+)  # fmt: skip
+
+DROPOUT = declared("dropout", "dropout of 16M", 2, SQUARE, busy=True)
 
 
 @DROPOUT.side("gluonish")
@@ -221,40 +277,34 @@ def _torch_dropout(sizes: Sizes) -> Side:
     return Side(lambda: torch.nn.functional.dropout(x, 0.5), list, scope=torch.inference_mode)
 
 
-def _chain(gl: Any, sizes: Sizes) -> Any:
-    nd = gl.nd
-    row, column = nd.array(numbers(4, sizes["shape"][1])), nd.array(numbers(5, sizes["shape"][0], 1))
-    return gl.hybridize(lambda x: nd.relu((x * row + column) * x - row) * column + nd.abs(x - 1) * row)
+def _chain(library: Any, array: Callable[[np.ndarray], Any], sizes: Sizes) -> dict[str, Callable[[Any], Any]]:
+    """Chains by their number of ops, from functions that gluonish and torch name alike."""
+    row, column = array(numbers(4, sizes["shape"][1])), array(numbers(5, sizes["shape"][0], 1))
+    relu, size, square = library.relu, library.abs, library.square
+
+    def ten(x: Any) -> Any:
+        return relu((x * row + column) * x - row) * column + size(x - 1) * row
+
+    return {
+        "chain-5": lambda x: relu(x * row + column) * 2 - 1,
+        "chain": ten,
+        "chain-20": lambda x: ten(x) * row + square(x) - (x - column) * 3 + size(x * 0.5 - row) * x,
+    }
 
 
-def _torch_chain(torch: Any, sizes: Sizes) -> Any:
-    row = torch.from_numpy(numbers(4, sizes["shape"][1]))
-    column = torch.from_numpy(numbers(5, sizes["shape"][0], 1))
-    return lambda x: torch.relu((x * row + column) * x - row) * column + torch.abs(x - 1) * row
+def _our_chain(name: str) -> Build:
+    return lambda gl, sizes: gl.hybridize(_chain(gl.nd, gl.nd.array, sizes)[name])
 
 
-_pair("chain", "10 elementwise ops with rows and columns broadcast", 2, 0, SQUARE, _chain, _torch_chain)
-
-REDUCTIONS = {"sum-all": None, "sum-last": -1, "sum-first": 0, "max-first": 0, "argmax-last": -1, "argmax-first": 0}
-
-
-def _reduction(name: str) -> tuple[Build, Build]:
-    op, axis = name.split("-")[0], REDUCTIONS[name]
-
-    def ours(gl: Any, sizes: Sizes) -> Any:
-        return gl.hybridize(lambda x: getattr(gl.nd, op)(x, axis))
-
-    def theirs(torch: Any, sizes: Sizes) -> Any:
-        function = torch.amax if op == "max" else getattr(torch, op)
-        return (lambda x: function(x)) if axis is None else (lambda x: function(x, axis))
-
-    return ours, theirs
+def _torch_chain(name: str) -> Build:
+    return lambda torch, sizes: _chain(torch, torch.from_numpy, sizes)[name]
 
 
-for _name in REDUCTIONS:
-    _pair(_name, f"{_name.replace('-', ' over ')} of 4096 x 4096", 1, 0, SQUARE, *_reduction(_name))
+for _name, _count in (("chain-5", 5), ("chain", 10), ("chain-20", 20)):
+    _about = f"{_count} elementwise ops with rows and columns broadcast"
+    pair(_name, _about, 2, 0, SQUARE, _our_chain(_name), _torch_chain(_name), busy=_name == "chain")
 
-ADAM = _row("adam", "Adam's update of 16M weights", 7, SQUARE)
+ADAM = declared("adam", "Adam's update of 16M weights", 7, SQUARE, busy=True)
 
 
 @ADAM.side("gluonish")

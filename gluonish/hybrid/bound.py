@@ -50,20 +50,29 @@ class Kept:
 class Recycler:
     """Output arrays that are used again once nobody else refers to them: fresh memory costs a page fault every 4 KB.
 
-    Holds at most one set of outputs. Views, and whatever else was made of an array, keep a reference to it.
+    Holds at most two arrays for an output: who keeps a result until the next one is there (`y = net(x)` in a loop, a
+    gradient) has them in turns. Views, and whatever else was made of an array, keep a reference to it.
     """
 
     def __init__(self, returned: Sequence[tuple[tuple[int, ...], np.dtype]]) -> None:
         self.returned = returned
-        self.last: list[Any] = [None] * len(returned)
+        self.last: list[list[Any]] = [[] for _ in returned]
 
     def take(self) -> list[np.ndarray]:
         """Arrays for the outputs of one run."""
-        last = self.last
-        for i, (shape, dtype) in enumerate(self.returned):
-            if last[i] is None or getrefcount(last[i]) > 2:
-                last[i] = empty(shape, dtype)
-        return list(last)
+        taken = []
+        for held, (shape, dtype) in zip(self.last, self.returned):
+            for i in range(len(held)):
+                if getrefcount(held[i]) == 2:  # this list's, and that of the question
+                    array = held.pop(i)
+                    break
+            else:
+                array = empty(shape, dtype)
+                if len(held) > 1:
+                    del held[0]
+            held.append(array)
+            taken.append(array)
+        return taken
 
 
 class Bound:

@@ -341,7 +341,7 @@ def is_down(node: Node) -> bool:
 def _light(node: Node) -> bool:
     """Whether computing a value twice costs less than passing it through memory."""
     assert node.op is not None
-    return node.op.family == "elementwise" and node.op.name not in HEAVY
+    return node.op.family == "elementwise" and (node.op.name not in HEAVY or node.op.name == "exp")
 
 
 def _along_rows(node: Node) -> bool:

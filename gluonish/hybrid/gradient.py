@@ -116,7 +116,8 @@ def _read_in_place(graph: Graph) -> set[int]:
 
 def _written(forward: Graph, wanted: set[int]) -> set[int]:
     """Nodes whose values the forward has to put into memory, whatever is fused."""
-    out = {id(n) for n in forward.results()}
+    # a result that is kept too is written twice, as the caller may write to its own: cheap ones are computed again
+    out = {id(n) for n in forward.results() if n.op is None or n.op.family not in _CHEAP}
     readers = users(forward)
     for node in forward.nodes():
         assert node.op is not None

@@ -7,6 +7,7 @@ the fallback: an op that kernels lack runs through NumPy inside the program, and
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from gluonish.hybrid import (
     lower_attention,
@@ -21,10 +22,11 @@ from gluonish.hybrid import (
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.lower_moves import simple
-from gluonish.hybrid.step import Step
-from gluonish.kernels import moves, pooling
-from gluonish.kernels.kernel import Kernel
+from gluonish.hybrid.step import Step, temp
+from gluonish.kernels import arg_reduce, moves, pooling
+from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import CODES
+from gluonish.nd.size import product
 
 Lowering = Callable[[Node], "list[Step] | None"]
 
@@ -73,8 +75,30 @@ def _numpy(node: Node) -> Step:
 # --- arg-reductions and keys ------------------------------------------------------------------------------------------
 def _arg(node: Node) -> list[Step]:
     x = node.inputs[0]
-    kernel = moves.arg_reduce_kernel(CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"])
-    return [simple(kernel, [x], node)]
+    code, largest, axis = CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"]
+    partial = temp(node, tuple(x.shape), lambda sizes: (arg_reduce.partial_count(sizes, axis),))
+    first, second = arg_reduce.partial_kernel(code, largest), arg_reduce.combine_kernel(code, largest)
+
+    def work(ins: Any, outs: Any, plan: Any) -> float:
+        return 0.2 * float(product(ins[0]))
+
+    def partial_plan(ins: Any, outs: Any, sizes: Any) -> Plan:
+        return arg_reduce.partial_plan(ins[0], axis)
+
+    def combine_plan(ins: Any, outs: Any, sizes: Any) -> Plan:
+        return arg_reduce.combine_plan(ins[0], axis)
+
+    return [
+        Step([x], [partial], first, partial_plan, nodes=[node], work=work),
+        Step(
+            [x, partial],
+            [node],
+            second,
+            combine_plan,
+            nodes=[node],
+            work=lambda ins, outs, plan: float(product(ins[1])),
+        ),
+    ]
 
 
 def _advance(node: Node) -> list[Step]:

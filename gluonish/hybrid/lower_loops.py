@@ -67,6 +67,8 @@ class _Lowering:
         if node.is_op("arange"):
             self._arange(node)
             return
+        if node.is_op("sum") and self._sum_of_unpicked(node):
+            return
         if node.op.name in REDUCTIONS:
             down = self.group.kind == "rows" and is_down(node)
             self.lines.append(replace(_fold(name, node, self._operand(node.inputs[0], node)), down=down))
@@ -101,6 +103,21 @@ class _Lowering:
             choice = (here, value, literal(0, node.dtype))
             self.lines.append(Line(f"v{len(self.lines)}", "where", choice, node.line, code))
         self.names[id(node)] = self.lines[-1].name
+
+    def _sum_of_unpicked(self, node: Node) -> bool:
+        """The sum of a row of zeros but for one value is that value, and its negative that value's."""
+        source, signs = node.inputs[0], 0
+        while source.is_op("negative") and id(source) in self.group.members:
+            source, signs = source.inputs[0], signs + 1
+        inside = source.is_op("unpick") and id(source) in self.group.members
+        if not inside or self.group.kind != "rows" or is_down(node):
+            return False
+        name = self._operand(source.inputs[0], source, 1)
+        if signs % 2:
+            self.lines.append(Line(f"v{len(self.lines)}", "negative", (name,), node.line, CODES[node.dtype.name]))
+            name = self.lines[-1].name
+        self.names[id(node)] = name
+        return True
 
     def _arange(self, node: Node) -> None:
         code = CODES[node.dtype.name]

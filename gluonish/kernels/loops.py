@@ -19,15 +19,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from gluonish.kernels import streams
 from gluonish.kernels.kernel import External, Kernel, Plan
 from gluonish.kernels.scalars import SCALARS
+from gluonish.kernels.streams import LINE
 
 TILE = 16384  # elements of a tile for light work
-STRETCH = 1024  # random numbers that are made before they are used
+STRETCH = 1024  # elements that are streamed together; random numbers that are made before they are used
+SOME = 64  # blocks of random numbers that are made between two requests for memory
 DRAWING = (
     ("uniform", "random:uniform", ()),
-    ("uniform_block", "random:uniform_block", ()),
-    ("local_numbers", "random:local", (4 * (STRETCH + 8),)),
+    ("uniform_blocks", "random:uniform_blocks", ()),
+    ("local_numbers", "random:local", (4 * (STRETCH + 256),)),  # room for a shift, and for blocks beyond the last
+    ("prefetch", "folds:prefetch", ()),
+)
+STREAMING = (
+    ("stream", "streams:stream", ()),
+    ("settled", "streams:settled", ()),
+    ("near", "streams:buffer", (8 * STRETCH,)),
 )
 EXTREMES = {"maximum": "larger", "minimum": "smaller"}  # of floats, as folds: see `folds.py`
 SPOTS = ("spot", "unsigned_spot")
@@ -293,6 +302,10 @@ def map_kernel(loop: Loop) -> Kernel:
     out = body.text
     dims = loop.rank - 1
     body.head((*(f"d{i}" for i in range(loop.rank)), "rows", "columns"))
+    streamed = streams.suits(loop.outputs)
+    if streamed:
+        streams.decide(out, list(enumerate(loop.outputs)), loop.inputs, " * ".join(f"d{i}" for i in range(loop.rank)))
+        out(f"large = large and d{dims} >= {streams.SHORTEST}")
     out(f"column_tiles = max(1, (d{dims} + columns - 1) // columns)")  # rows of nothing may still have indices
     if dims:
         out(f"outer = {' * '.join(f'd{i}' for i in range(dims))}")
@@ -306,14 +319,22 @@ def map_kernel(loop: Loop) -> Kernel:
         out.depth += 1
     body.outer_indices("row", dims)
     body.point("row" if dims else "0", dims)
-    for i, output in enumerate(loop.outputs):
-        out(f"q{i} = out{i}" + (f" + row * d{dims} * {SCALARS[output.code].size}" if dims else ""))
     done = set(body.done)
     for line in loop.lines:  # what does not vary along the row is computed before it
         if not body.varies(line.name):
             body.value(line.name, done, "0")
-    drawn = _drawing(body, dims)
-    out(f"for i in range({'start' if drawn else 'first'}, {'stop' if drawn else 'last'}):")
+    drawn = [x for x in loop.lines if isinstance(x, Line) and x.function == "uniform"]
+    begin = _stretches(body, drawn, streamed) if drawn or streamed else "first"
+    for i, output in enumerate(loop.outputs):
+        place = f"out{i}" + (f" + row * d{dims} * {SCALARS[output.code].size}" if dims else "")
+        out(f"q{i} = {place} + {begin} * {SCALARS[output.code].size}")
+    if streamed:
+        out("if large:")
+        for i in range(len(loop.outputs)):
+            out(f"    q{i} = near{i}")
+    if drawn:
+        _draw(body, drawn, dims)
+    out(f"for i in range({begin}, {'stop' if begin != 'first' else 'last'}):")
     out.depth += 1
     body.places(f"row * d{dims} + i" if dims else "i", "i")
     for line in drawn:
@@ -322,29 +343,62 @@ def map_kernel(loop: Loop) -> Kernel:
     for output in loop.outputs:
         body.value(output.value, done, "i")
     for i, output in enumerate(loop.outputs):
-        out(f"store_{output.code}(q{i}, i, {output.value})")
-    return Kernel(loop.name, str(out), body.externals())
+        out(f"store_{output.code}(q{i}, i - {begin}, {output.value})")
+    if streamed:
+        out.depth -= 1
+        out("if large:")
+        for i, output in enumerate(loop.outputs):
+            size = SCALARS[output.code].size
+            place = f"(row * d{dims} + {begin})" if dims else begin
+            out(f"    stream(out{i} + {place} * {size}, near{i}, (stop - {begin}) * {size})")
+        out.depth = 1
+        out("if large:")
+        out("    settled()")
+    return Kernel(loop.name, str(out), (*body.externals(), *(STREAMING if streamed else ())))
 
 
-def _drawing(body: Body, dims: int) -> list[Line]:
-    """Where lines draw random numbers: begins a loop over stretches of the tile, each with its numbers made before it,
-    a block of four at a time."""
-    drawn = [x for x in body.loop.lines if isinstance(x, Line) and x.function == "uniform"]
-    if not drawn:
-        return []
-    out = body.text
+def _stretches(body: Body, drawn: list[Line], streamed: bool) -> str:
+    """Begins a loop over stretches of the tile; gives the name of where one begins."""
+    out, loop = body.text, body.loop
     for line in drawn:
         out(f"numbers_{line.name} = local_numbers()")
-    out(f"for start in range(first, last, {STRETCH}):")
+    if not streamed:
+        out(f"for start in range(first, last, {STRETCH}):")
+        out.depth += 1
+        out(f"stop = min(start + {STRETCH}, last)")
+        return "start"
+    size, dims = SCALARS[loop.outputs[0].code].size, loop.rank - 1
+    for i in range(len(loop.outputs)):
+        out(f"near{i} = near()")
+    out(f"stretch = {STRETCH}" if drawn else f"stretch = {STRETCH} if large else last - first")
+    row = f"row * d{dims} + " if dims else ""
+    out(f"ahead = (out0 + ({row}first) * {size}) % {LINE} // {size} if large else 0  # stretches end where lines do")
+    out("for turn in range(first - ahead, last, max(1, stretch)):")
     out.depth += 1
-    out(f"stop = min(start + {STRETCH}, last)")
+    out("start = max(turn, first)")
+    out("stop = min(turn + stretch, last)")
+    return "start"
+
+
+def _draw(body: Body, drawn: list[Line], dims: int) -> None:
+    """Makes the random numbers of a stretch before they are used, a block of four at a time. Memory brings meanwhile
+    what the next stretch reads."""
+    out = body.text
     out(f"place = row * d{dims} + start" if dims else "place = start")
     out("shift = place % 4")
+    out("blocks = (shift + stop - start + 3) // 4")
+    out(f"for some in range(0, blocks, {SOME}):")
+    out.depth += 1
+    for i, x in enumerate(body.loop.inputs):
+        if x.code != "key" and x.moves[-1]:
+            size = SCALARS[x.code].size
+            out(f"for line in range(0, {4 * SOME * size}, {LINE}):")
+            out(f"    prefetch(p{i} + (start + {STRETCH} + 4 * some) * {size} + line)")
+    out(f"count = min({SOME}, blocks - some)")
     for line in drawn:
-        key = line.operands[0][1:]
-        out("for k in range((shift + stop - start + 3) // 4):")
-        out(f"    uniform_block(seed{key}, offset{key} + place // 4 + k, numbers_{line.name}, 4 * k)")
-    return drawn
+        key, name = line.operands[0][1:], line.name
+        out(f"uniform_blocks(seed{key}, offset{key} + place // 4 + some, numbers_{name} + 16 * some, count)")
+    out.depth -= 1
 
 
 def map_plan(dims: tuple[int, ...], weight: int) -> Plan:

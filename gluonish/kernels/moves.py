@@ -1,8 +1,6 @@
-"""Kernels that move elements: fills, arg-reductions, random keys (copies: `transposing.py`, lookups: `gather.py`)."""
+"""Kernels that set elements: zeros, random keys (copies: `transposing.py`, lookups: `gather.py`)."""
 
 from __future__ import annotations
-
-from textwrap import indent
 
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import SCALARS
@@ -35,77 +33,6 @@ def zeros(args, begin, end):
         return Plan((count,), -(-count // (TILE * 4 // size)))
 
     return Kernel("zeros", source, (), plan)
-
-
-ARG_COLUMNS = 1024  # columns whose best values are held at a time
-
-
-def arg_reduce_kernel(code: str, largest: bool, axis: int) -> Kernel:
-    """The position of the first extreme along an axis; NaN is extreme.
-
-    Along the last axis, rows are gone over twice: for the extreme, then for its first place. Elsewhere neighbouring
-    columns go on together. Input: x (outer, S, inner). Output: int64 (outer, inner).
-    """
-    floating, size = code in ("f32", "f64"), SCALARS[code].size
-    fold, sign = ("larger", ">") if largest else ("smaller", "<")
-    first_nan = "\n            place = min(place, where(not_equal(value, value), k, size))" if floating else ""
-    nan = f"logical_or(value {sign} best, logical_and(not_equal(value, value), equal(best, best)))"
-    better = nan if floating else f"value {sign} best"
-    along_rows = f"""
-    for row in range(begin * rows, min(end * rows, outer)):
-        start = x + row * size * {size}
-        best = load_{code}(start, 0)
-        for k in range(1, size):
-            best = {fold if floating else "maximum" if largest else "minimum"}(best, load_{code}(start, k))
-        place = size
-        for k in range(size):
-            value = load_{code}(start, k)
-            place = min(place, where(equal(value, best), k, size)){first_nan}
-        store_i64(out, row, place)
-"""
-    down_columns = f"""
-    bests = local_numbers()
-    column_tiles = (inner + {ARG_COLUMNS} - 1) // {ARG_COLUMNS}
-    for tile in range(begin, end):
-        first = tile % column_tiles * {ARG_COLUMNS}
-        count = min({ARG_COLUMNS}, inner - first)
-        start = x + (tile // column_tiles * size * inner + first) * {size}
-        places = out + (tile // column_tiles * inner + first) * 8
-        for j in range(count):
-            store_{code}(bests, j, load_{code}(start, j))
-            store_i64(places, j, 0)
-        for k in range(1, size):
-            here = start + k * inner * {size}
-            for j in range(count):
-                value = load_{code}(here, j)
-                best = load_{code}(bests, j)
-                better = {better}
-                store_{code}(bests, j, where(better, value, best))
-                store_i64(places, j, where(better, k, load_i64(places, j)))
-"""
-    source = f"""
-def arg_reduce(args, begin, end):
-    x, out = load_i64(args, 0), load_i64(args, 1)
-    outer, size, inner, rows = load_i64(args, 3), load_i64(args, 4), load_i64(args, 5), load_i64(args, 6)
-    if inner == 1:
-{indent(along_rows, "    ")}
-        return
-{down_columns}
-"""
-
-    def plan(ins: Shapes, outs: Shapes) -> Plan:
-        shape = ins[0]
-        outer, inner = _count(shape[:axis]), _count(shape[axis + 1 :])
-        rows = max(1, TILE // max(1, shape[axis]))
-        tiles = -(-outer // rows) if inner == 1 else outer * -(-inner // ARG_COLUMNS)
-        return Plan((outer, shape[axis], inner, rows), tiles)
-
-    externals = (
-        ("larger", "folds:extreme", ("maximum",)),
-        ("smaller", "folds:extreme", ("minimum",)),
-        ("local_numbers", "random:local", (8 * ARG_COLUMNS,)),
-    )
-    return Kernel("arg_reduce", source, externals, plan)
 
 
 def advance_kernel() -> Kernel:

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from gluonish.kernels import streams
 from gluonish.kernels.column_loops import LONGEST, PIECES
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.loops import HEAVY, TILE, Body, Fold, Line, Loop, Pick, combined
+from gluonish.kernels.loops import HEAVY, STREAMING, STRETCH, TILE, Body, Fold, Line, Loop, Output, Pick, combined
 from gluonish.kernels.scalars import SCALARS
+from gluonish.kernels.streams import LINE
 
 LONG = 512  # elements of a row from which on the next row is asked for
-BLOCK = 128  # elements computed between two such requests
-LINE = 64  # bytes that memory brings at a time
+BLOCKS = {1: (512, 8, 0), 2: (128, 6, 1)}  # pass: elements between two requests, lines asked for, quarter they begin at
+NEAR = 32768  # bytes of a buffer for rows that are streamed
 
 
 def rows_kernel(loop: Loop) -> Kernel:
@@ -43,6 +45,8 @@ class _Rows:
         self.held: dict[str, int] = {}  # values that stand in the row of an output: name, number of the output
         self.done: set[str] = set()
         self.passes = 0  # over the row, so far
+        self.streamed = streams.suits([o for _, o in self.full])
+        self.within = 0  # depth of the loop over rows
         self.number = {line.name: i for i, line in enumerate(loop.lines)}
 
     def kernel(self) -> Kernel:
@@ -51,15 +55,15 @@ class _Rows:
         dims = loop.rank - 1
         body.head((*(f"d{i}" for i in range(loop.rank)), "rows"))
         out(f"outer = {' * '.join(f'd{i}' for i in range(dims))}")
+        if self.streamed:
+            self._decide()
         if self.down:
             self._begin_tile()
-        else:
-            out("for row in range(begin * rows, min(end * rows, outer)):")
-        out.depth += 1
+        self._begin_rows()
         body.outer_indices("row", dims)
         body.point("row", dims)
         for i, o in self.full:
-            out(f"q{i} = out{i} + row * {self.last} * {SCALARS[o.code].size}")
+            self._place(i, o)
         self.done = set(body.done)
         body.settle(self.done)
         waiting = [x for x in loop.lines if isinstance(x, Pick) or (isinstance(x, Fold) and not x.down)]
@@ -75,7 +79,58 @@ class _Rows:
             if o.row:
                 out(f"store_{o.code}(out{i}, row, {o.value})")
         self._outputs()
-        return Kernel(loop.name, str(out), (*body.externals(), ("prefetch", "folds:prefetch", ())))
+        if self.streamed:
+            self._send()
+        streaming = (*STREAMING[:2], ("near", "streams:buffer", (NEAR,))) if self.streamed else ()
+        return Kernel(loop.name, str(out), (*body.externals(), ("prefetch", "folds:prefetch", ()), *streaming))
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+    def _decide(self) -> None:
+        """Source that says whether full outputs are streamed: `large`, and how many rows at once: `together`."""
+        out, dims = self.out, self.loop.rank
+        streams.decide(out, self.full, self.loop.inputs, " * ".join(f"d{i}" for i in range(dims)))
+        size = max(SCALARS[o.code].size for _, o in self.full)
+        out(f"large = large and {self.last} <= {NEAR // size}")
+        out(f"together = max(1, {STRETCH} // max(1, {self.last})) if large else outer")
+        for i, _ in self.full:
+            out(f"near{i} = near()")
+
+    def _begin_rows(self) -> None:
+        """Begins the loop over the rows of a tile, or of all tiles; those that are streamed together are one turn of a
+        loop around it."""
+        out = self.out
+        first, last = ("tile * rows", "(tile + 1) * rows") if self.down else ("begin * rows", "end * rows")
+        if self.streamed:
+            out(f"last_row = min({last}, outer)")
+            out(f"for some in range({first}, last_row, max(1, together)):")
+            out.depth += 1
+            out("some_end = min(some + together, last_row)")
+            first, last = "some", "some_end"
+        else:
+            last = f"min({last}, outer)"
+        self.within = out.depth
+        out(f"for row in range({first}, {last}):")
+        out.depth += 1
+
+    def _place(self, i: int, o: Output) -> None:
+        """Where the row of an output is computed."""
+        size = SCALARS[o.code].size
+        self.out(f"q{i} = out{i} + row * {self.last} * {size}")
+        if self.streamed:
+            self.out("if large:")
+            self.out(f"    q{i} = near{i} + (row - some) * {self.last} * {size}")
+
+    def _send(self) -> None:
+        """Streams the rows that have been computed."""
+        out = self.out
+        out.depth = self.within
+        out("if large:")
+        for i, o in self.full:
+            size = f"{self.last} * {SCALARS[o.code].size}"
+            out(f"    stream(out{i} + some * {size}, near{i}, (some_end - some) * {size})")
+        out.depth = 1
+        out("if large:")
+        out("    settled()")
 
     def _begin_tile(self) -> None:
         out = self.out
@@ -86,7 +141,6 @@ class _Rows:
         out(f"for i in range({self.last}):")
         for k, fold in self.down:
             out(f"    store_{fold.code}(sums{k}, i, {fold.initial})")
-        out("for row in range(tile * rows, min((tile + 1) * rows, outer)):")
 
     # --- passes -------------------------------------------------------------------------------------------------------
     def _pass(self, folds: list[Fold], waiting: list[Fold | Pick]) -> None:
@@ -99,7 +153,7 @@ class _Rows:
         for fold in folds:
             out(f"{fold.name} = {fold.initial}")
         base = out.depth
-        self._over_row()
+        self._over_row(bool(waiting or self.full or self.down))
         done = self._enter()
         for fold in folds:
             self.body.value(fold.operand, done, "i")
@@ -124,24 +178,29 @@ class _Rows:
         for k, x in self.down:
             out(f"store_{x.code}(sums{k}, i, {combined(x, f'load_{x.code}(sums{k}, i)', x.operand)})")
 
-    def _over_row(self) -> None:
-        """Begins a pass over the row. The second one computes on what is in the cache: memory brings the next row."""
+    def _over_row(self, more: bool = False) -> None:
+        """Begins a pass over the row; more: another one follows. While the first two compute on what is in the cache,
+        memory brings the next row: a quarter during the first, the rest during the second."""
         out, self.passes = self.out, self.passes + 1
-        streams = [
+        streamed = [
             (i, SCALARS[x.code].size)
             for i, x in enumerate(self.loop.inputs)
             if x.code != "key" and len(x.moves) > 1 and all(x.moves)
         ]
-        if self.passes != 2 or len(streams) != 1:  # with more of them the hardware does better alone
+        # with more of them the hardware does better alone
+        if len(streamed) != 1 or not (self.passes == 2 or (self.passes == 1 and more)):
             out(f"for i in range({self.last}):")
             out.depth += 1
             return
-        out(f"for block in range(0, {self.last}, {BLOCK}):")
+        [(number, size)] = streamed
+        block, lines, quarter = BLOCKS[self.passes]
+        each = LINE // size
+        out(f"for block in range(0, {self.last}, {block}):")
         out.depth += 1
-        out(f"block_end = min(block + {BLOCK}, {self.last})")
-        out(f"for i in range(block, block_end if {self.last} >= {LONG} else block, {LINE // 4}):")
-        for i, size in streams:
-            out(f"    prefetch(p{i} + ({self.last} + i) * {size})")
+        out(f"block_end = min(block + {block}, {self.last})")
+        begun = f"{self.last} + {self.last} // 4 + block * 3 // 4" if quarter else f"{self.last} + block // 4"
+        out(f"for i in range(0, {lines * each} if {self.last} >= {LONG} else 0, {each}):")
+        out(f"    prefetch(p{number} + ({begun} + i) * {size})")
         out("for i in range(block, block_end):")
         out.depth += 1
 

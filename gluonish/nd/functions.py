@@ -329,7 +329,7 @@ def softmax(x: Any, axis: int = -1) -> Array:
     """exp(x) / sum(exp(x)) along the axis, without overflow."""
     x = dispatch.as_array(x)
     powers = e.exp(x - dispatch.as_array(max(x, axis, True)).detach())
-    return powers / sum(powers, axis, True)
+    return powers * (1 / sum(powers, axis, True))
 
 
 def log_softmax(x: Any, axis: int = -1) -> Array:
