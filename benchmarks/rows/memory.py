@@ -20,6 +20,7 @@ BESIDE = 2.2  # times as long beside a busy process as alone, at most
 TINY: Sizes = {"shape": (6, 17)}
 SHORT_ROWS = "three reductions a row within one vector: the rows wait for chains of shuffles, not for memory"
 ONE_ROW = "a row is the work of one thread, and does not stay in its cache between passes"
+LOOSE = 2e-3  # for one row of 16M: torch is 8e-4 off float64 there, gluonish 5e-5
 DOWN = "three passes over memory, not one: a column does not stay in the cache between its largest, its sum and the end"
 EXPONENTIALS = (
     "bound by arithmetic: 25 instructions for 16 exponentials, 0.2 ns a number and core with the data in cache"
@@ -61,11 +62,13 @@ def declared(
     reason: str = "",
     tiny: Sizes = TINY,
     busy: bool = False,
+    tolerance: float = 1e-4,
 ) -> Row:
     """A row of the group with its copy. arrays: how many of this shape must move; busy: also beside a busy process."""
     sizes = {"shape": shape, "arrays": arrays}
     bars = (Bar("copy", SHARE), *((Bar("gluonish", BESIDE, "busy"),) if busy else ()))
-    row = Row(name, about, sizes, tiny=tiny, bars=bars, group="memory", example=name in EXAMPLES, reason=reason)
+    more = {"tiny": tiny, "bars": bars, "reason": reason, "tolerance": tolerance}
+    row = Row(name, about, sizes, group="memory", example=name in EXAMPLES, **more)  # type: ignore[arg-type]
     row.side("copy", peer="numpy")(_copy)
     return row
 
@@ -235,7 +238,18 @@ pair("softmax", "softmax along rows of 4096", 2, 5, SQUARE, _softmax, _torch_sof
 pair("softmax-1024", "softmax along rows of 1024", 2, 5, LONG, _softmax, _torch_softmax)
 pair("softmax-16383", "softmax along 1000 rows of 16383", 2, 5, (1000, 16383), _softmax, _torch_softmax)
 pair("softmax-16", "softmax along 1M rows of 16", 2, 5, SHORT, _softmax, _torch_softmax, (SHORT_ROWS, SHORT_ROWS))
-pair("softmax-one", "softmax of one row of 16M", 2, 5, ONE, _softmax, _torch_softmax, (ONE_ROW, ONE_ROW), tiny=TINY_ONE)
+pair(
+    "softmax-one",
+    "softmax of one row of 16M",
+    2,
+    5,
+    ONE,
+    _softmax,
+    _torch_softmax,
+    (ONE_ROW, ONE_ROW),
+    tiny=TINY_ONE,
+    tolerance=LOOSE,
+)
 pair("softmax-first", "softmax down the columns", 2, 5, SQUARE, _softmax_first, _torch_softmax_first, (DOWN, DOWN))
 pair("log-softmax", "log-softmax along rows of 4096", 2, 5, SQUARE, _log_softmax, _torch_log_softmax)
 pair("log-softmax-1024", "log-softmax along rows of 1024", 2, 5, LONG, _log_softmax, _torch_log_softmax)

@@ -11,6 +11,11 @@ CUBE = (256, 256, 256)
 SHORT_ROWS = (
     "a row is one vector: what is done once a row, the last steps of its reduction, takes longer than its memory"
 )
+REASONS = {
+    "argmax-first": "four rows far apart at a time; each waits for the comparison and both blends of the one before",
+    "var-tall": "a row is one vector: both passes load and store their sums for every four of them",
+    "argmax-tall": "a row is one vector: the bests and their places are loaded and stored for every four of them",
+}
 TINY_CUBE: Sizes = {"shape": (3, 5, 7)}
 # name: shape, axis
 DOMAINS = {
@@ -41,6 +46,6 @@ def _reduction(op: str, axis: int | None) -> tuple[Build, Build]:
 for _op in ("sum", "max", "var", "argmax"):
     for _name, (_shape, _axis) in DOMAINS.items():
         _about = f"{_op} over {WORDS.get(_name, f'the {_name} axis')} of {' x '.join(map(str, _shape))}"
-        _reasons = (SHORT_ROWS if _name in ("short", "tall") else "", "")
+        _reasons = (SHORT_ROWS if _name == "short" else REASONS.get(f"{_op}-{_name}", ""), "")
         _tiny = {"tiny": TINY_CUBE} if _name == "middle" else {}
         pair(f"{_op}-{_name}", _about, 1, 0, _shape, *_reduction(_op, _axis), _reasons, **_tiny)

@@ -63,7 +63,8 @@ def _better(code: str, largest: bool, value: str, best: str) -> str:
     sign = ">" if largest else "<"
     if code not in ("f32", "f64"):
         return f"{value} {sign} {best}"
-    return f"logical_or({value} {sign} {best}, logical_and(not_equal({value}, {value}), equal({best}, {best})))"
+    no_better = f"less_equal({value}, {best})" if largest else f"greater_equal({value}, {best})"
+    return f"logical_and(logical_not({no_better}), equal({best}, {best}))"  # a NaN is better than any number
 
 
 def _along_rows(code: str, largest: bool) -> str:

@@ -46,6 +46,7 @@ class _Rows:
         self.done: set[str] = set()
         self.passes = 0  # over the row, so far
         self.streamed = streams.suits([o for _, o in self.full])
+        self.in_stretches = False  # whether the last pass is
         self.within = 0  # depth of the loop over rows
         self.number = {line.name: i for i, line in enumerate(loop.lines)}
 
@@ -78,6 +79,8 @@ class _Rows:
         for i, o in enumerate(loop.outputs):
             if o.row:
                 out(f"store_{o.code}(out{i}, row, {o.value})")
+        alone = self.passes == 1 and len(self._streams()) == 1  # then the last pass is the one that asks for memory
+        self.in_stretches = self.streamed and not self.held and self.passes > 0 and not alone
         self._outputs()
         if self.streamed:
             self._send()
@@ -91,6 +94,7 @@ class _Rows:
         streams.decide(out, self.full, self.loop.inputs, " * ".join(f"d{i}" for i in range(dims)))
         size = max(SCALARS[o.code].size for _, o in self.full)
         out(f"large = large and {self.last} <= {NEAR // size}")
+        out(f"long = large and {self.last} > {STRETCH}")
         out(f"together = max(1, {STRETCH} // max(1, {self.last})) if large else outer")
         for i, _ in self.full:
             out(f"near{i} = near()")
@@ -124,7 +128,7 @@ class _Rows:
         """Streams the rows that have been computed."""
         out = self.out
         out.depth = self.within
-        out("if large:")
+        out("if large and not long:" if self.in_stretches else "if large:")
         for i, o in self.full:
             size = f"{self.last} * {SCALARS[o.code].size}"
             out(f"    stream(out{i} + some * {size}, near{i}, (some_end - some) * {size})")
@@ -169,30 +173,54 @@ class _Rows:
         if not left and not self.down:
             return
         out = self.out
-        self._over_row()
+        if self.in_stretches:
+            self._begin_stretches()
+        else:
+            self._over_row()
         done = self._enter()
         for name in (*(o.value for _, o in left), *(x.operand for _, x in self.down)):
             self.body.value(name, done, "i")
         for i, o in left:
-            out(f"store_{o.code}(q{i}, i, {o.value})")
+            out(f"store_{o.code}(q{i}, {'i - start' if self.in_stretches else 'i'}, {o.value})")
         for k, x in self.down:
             out(f"store_{x.code}(sums{k}, i, {combined(x, f'load_{x.code}(sums{k}, i)', x.operand)})")
+        if self.in_stretches:
+            self._send_stretch()
+
+    def _begin_stretches(self) -> None:
+        """Begins the last pass where nothing is held in the rows of outputs: what is streamed of a long row goes
+        stretch by stretch."""
+        out = self.out
+        out(f"for start in range(0, {self.last}, {STRETCH} if long else max(1, {self.last})):")
+        out.depth += 1
+        out(f"stop = min(start + {STRETCH}, {self.last}) if long else {self.last}")
+        for i, o in self.full:
+            size = SCALARS[o.code].size
+            out(f"q{i} = out{i} + (row * {self.last} + start) * {size}")
+            out("if large:")
+            out(f"    q{i} = near{i} + (row - some) * {self.last} * {size}")
+        out("for i in range(start, stop):")
+        out.depth += 1
+
+    def _send_stretch(self) -> None:
+        out = self.out
+        out.depth -= 1
+        out("if long:")
+        for i, o in self.full:
+            size = SCALARS[o.code].size
+            out(f"    stream(out{i} + (row * {self.last} + start) * {size}, near{i}, (stop - start) * {size})")
 
     def _over_row(self, more: bool = False) -> None:
         """Begins a pass over the row; more: another one follows. While the first two compute on what is in the cache,
         memory brings the next row: a quarter during the first, the rest during the second."""
         out, self.passes = self.out, self.passes + 1
-        streamed = [
-            (i, SCALARS[x.code].size)
-            for i, x in enumerate(self.loop.inputs)
-            if x.code != "key" and len(x.moves) > 1 and all(x.moves)
-        ]
+        read = self._streams()
         # with more of them the hardware does better alone
-        if len(streamed) != 1 or not (self.passes == 2 or (self.passes == 1 and more)):
+        if len(read) != 1 or not (self.passes == 2 or (self.passes == 1 and more)):
             out(f"for i in range({self.last}):")
             out.depth += 1
             return
-        [(number, size)] = streamed
+        [(number, size)] = read
         block, lines, quarter = BLOCKS[self.passes]
         each = LINE // size
         out(f"for block in range(0, {self.last}, {block}):")
@@ -203,6 +231,11 @@ class _Rows:
         out(f"    prefetch(p{number} + ({begun} + i) * {size})")
         out("for i in range(block, block_end):")
         out.depth += 1
+
+    def _streams(self) -> list[tuple[int, int]]:
+        """The inputs that are read row by row, and the size of their elements."""
+        inputs = [(i, x) for i, x in enumerate(self.loop.inputs) if x.code != "key" and len(x.moves) > 1]
+        return [(i, SCALARS[x.code].size) for i, x in inputs if all(x.moves)]
 
     def _enter(self) -> set[str]:
         """What begins the body of a pass; gives the names that are known in it."""
