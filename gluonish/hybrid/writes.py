@@ -65,8 +65,9 @@ class Writes:
         of them brings y up to date."""
         node: Any = array._data
         view, before = self.through.pop(id(node), (None, None))
-        same = before is not None and view is value and before.is_op("index") and before.inputs[0] is node
-        if same and before.attrs["key"] == basic_key(array, key):
+        if before is None or view is not value or not before.is_op("index") or before.inputs[0] is not node:
+            return
+        if before.attrs["key"] == basic_key(array, key):
             del self.overwritten[id(node)]
 
     def _replaced(self, current: NDArray, key: Any, value: NDArray) -> NDArray:
