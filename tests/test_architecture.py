@@ -180,7 +180,7 @@ def test_habits_to_avoid(path: Path) -> None:
             assert not any(f"'{m}'" in ast.dump(node) for m in forbidden), f"{line}: files that can run code"
 
 
-MAKERS = ("Op", "_Where", "elementwise", "floating", "_rounding", "_question", "_reduction", "_arg_op", "_scan")
+MAKERS = ("Op", "_Where", "elementwise", "smooth_function", "_rounding", "_question", "_reduction", "_arg_op", "_scan")
 
 
 def test_ops_are_registered_once_each_in_one_file() -> None:

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math as constants
 
-from gluonish.nd.ops.elementwise import elementwise, floating, sigmoid, sign, trunc
+from gluonish.nd.ops.elementwise import elementwise, sigmoid, sign, smooth_function, trunc
 
 _LN2, _LN10 = constants.log(2), constants.log(10)
 
-exp2 = floating("exp2", lambda m, x: m.exp2(x), lambda y, x: y * _LN2, "2 to the power x.")
-log2 = floating(
+exp2 = smooth_function("exp2", lambda m, x: m.exp2(x), lambda y, x: y * _LN2, "2 to the power x.")
+log2 = smooth_function(
     "log2", lambda m, x: m.log2(x), lambda y, x: (1 / _LN2) / x, "The logarithm to base 2.", domain=(0.2, 4.0)
 )
-log10 = floating(
+log10 = smooth_function(
     "log10", lambda m, x: m.log10(x), lambda y, x: (1 / _LN10) / x, "The logarithm to base 10.", domain=(0.2, 4.0)
 )
-cbrt = floating(
+cbrt = smooth_function(
     "cbrt", lambda m, x: m.cbrt(x), lambda y, x: (1 / 3) / (y * y), "The number whose cube is x.", domain=(0.2, 4.0)
 )
 hypot = elementwise(

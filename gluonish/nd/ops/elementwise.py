@@ -77,7 +77,7 @@ def elementwise(
     )
 
 
-def floating(name: str, body: Body, slope: Callable[..., Any], doc: str, **more: Any) -> Op:
+def smooth_function(name: str, body: Body, slope: Callable[..., Any], doc: str, **more: Any) -> Op:
     """A smooth function of one float: the rule multiplies the gradient by `slope(output, input)`."""
     return elementwise(name, body, (lambda g, y, x: g * slope(y, x),), doc=doc, accepts="float", **more)
 
@@ -176,33 +176,35 @@ sign: Op = elementwise("sign", lambda m, x: m.sign(x), accepts="number", doc="-1
 square = elementwise("square", lambda m, x: x * x, (lambda g, y, x: g * x * 2,), accepts="number", doc="x * x.")
 
 # --- functions of one float -----------------------------------------------------------------------------------------
-exp = floating("exp", lambda m, x: m.exp(x), lambda y, x: y, "e to the power x.")
-expm1 = floating("expm1", lambda m, x: m.expm1(x), lambda y, x: y + 1, "exp(x) - 1, exact near 0.")
-log: Op = floating("log", lambda m, x: m.log(x), lambda y, x: 1 / x, "The natural logarithm.", domain=(0.2, 4.0))
-log1p = floating(
+exp = smooth_function("exp", lambda m, x: m.exp(x), lambda y, x: y, "e to the power x.")
+expm1 = smooth_function("expm1", lambda m, x: m.expm1(x), lambda y, x: y + 1, "exp(x) - 1, exact near 0.")
+log: Op = smooth_function("log", lambda m, x: m.log(x), lambda y, x: 1 / x, "The natural logarithm.", domain=(0.2, 4.0))
+log1p = smooth_function(
     "log1p", lambda m, x: m.log1p(x), lambda y, x: 1 / (x + 1), "log(1 + x), exact near 0.", domain=(-0.5, 4.0)
 )
-sqrt = floating("sqrt", lambda m, x: m.sqrt(x), lambda y, x: 0.5 / y, "The square root.", domain=(0.2, 4.0))
-rsqrt = floating("rsqrt", lambda m, x: m.rsqrt(x), lambda y, x: -0.5 * y / x, "1 / sqrt(x).", domain=(0.2, 4.0))
-sin = floating("sin", lambda m, x: m.sin(x), lambda y, x: cos(x), "The sine; x in radians.")
-cos: Op = floating("cos", lambda m, x: m.cos(x), lambda y, x: -sin(x), "The cosine; x in radians.")
-tan = floating("tan", lambda m, x: m.tan(x), lambda y, x: y * y + 1, "The tangent; x in radians.", domain=(-1.4, 1.4))
+sqrt = smooth_function("sqrt", lambda m, x: m.sqrt(x), lambda y, x: 0.5 / y, "The square root.", domain=(0.2, 4.0))
+rsqrt = smooth_function("rsqrt", lambda m, x: m.rsqrt(x), lambda y, x: -0.5 * y / x, "1 / sqrt(x).", domain=(0.2, 4.0))
+sin = smooth_function("sin", lambda m, x: m.sin(x), lambda y, x: cos(x), "The sine; x in radians.")
+cos: Op = smooth_function("cos", lambda m, x: m.cos(x), lambda y, x: -sin(x), "The cosine; x in radians.")
+tan = smooth_function(
+    "tan", lambda m, x: m.tan(x), lambda y, x: y * y + 1, "The tangent; x in radians.", domain=(-1.4, 1.4)
+)
 _INSIDE = (-0.95, 0.95)
-asin = floating(
+asin = smooth_function(
     "asin",
     lambda m, x: m.asin(x),
     lambda y, x: rsqrt((1 - x) * (1 + x)),
     "The angle between -pi/2 and pi/2 whose sine is x; NaN beyond 1.",
     domain=_INSIDE,
 )
-acos = floating(
+acos = smooth_function(
     "acos",
     lambda m, x: m.acos(x),
     lambda y, x: -rsqrt((1 - x) * (1 + x)),
     "The angle between 0 and pi whose cosine is x; NaN beyond 1.",
     domain=_INSIDE,
 )
-atan = floating(
+atan = smooth_function(
     "atan", lambda m, x: m.atan(x), lambda y, x: 1 / (x * x + 1), "The angle between -pi/2 and pi/2 whose tangent is x."
 )
 atan2 = elementwise(
@@ -214,28 +216,28 @@ atan2 = elementwise(
     domain=(0.3, 2.0),
     doc="The angle of the point (x, y) between -pi and pi; the first argument is y.",
 )
-sinh: Op = floating("sinh", lambda m, x: m.sinh(x), lambda y, x: cosh(x), "The hyperbolic sine.")
-cosh: Op = floating("cosh", lambda m, x: m.cosh(x), lambda y, x: sinh(x), "The hyperbolic cosine.")
-asinh = floating(
+sinh: Op = smooth_function("sinh", lambda m, x: m.sinh(x), lambda y, x: cosh(x), "The hyperbolic sine.")
+cosh: Op = smooth_function("cosh", lambda m, x: m.cosh(x), lambda y, x: sinh(x), "The hyperbolic cosine.")
+asinh = smooth_function(
     "asinh", lambda m, x: m.asinh(x), lambda y, x: rsqrt(x * x + 1), "The number whose hyperbolic sine is x."
 )
-acosh = floating(
+acosh = smooth_function(
     "acosh",
     lambda m, x: m.acosh(x),
     lambda y, x: rsqrt((x - 1) * (x + 1)),
     "The number not below 0 whose hyperbolic cosine is x; NaN below 1.",
     domain=(1.2, 4.0),
 )
-atanh = floating(
+atanh = smooth_function(
     "atanh",
     lambda m, x: m.atanh(x),
     lambda y, x: 1 / ((1 - x) * (1 + x)),
     "The number whose hyperbolic tangent is x; Inf at 1, NaN beyond.",
     domain=_INSIDE,
 )
-tanh = floating("tanh", lambda m, x: m.tanh(x), lambda y, x: 1 - y * y, "The hyperbolic tangent.")
-sigmoid = floating("sigmoid", lambda m, x: m.sigmoid(x), lambda y, x: y * (1 - y), "1 / (1 + exp(-x)).")
-erf = floating(
+tanh = smooth_function("tanh", lambda m, x: m.tanh(x), lambda y, x: 1 - y * y, "The hyperbolic tangent.")
+sigmoid = smooth_function("sigmoid", lambda m, x: m.sigmoid(x), lambda y, x: y * (1 - y), "1 / (1 + exp(-x)).")
+erf = smooth_function(
     "erf",
     lambda m, x: m.erf(x),
     lambda y, x: exp(-x * x) * (2 / constants.sqrt(constants.pi)),
@@ -256,16 +258,16 @@ relu = elementwise(
     accepts="number",
     doc="max(x, 0).",
 )
-softplus = floating(
+softplus = smooth_function(
     "softplus",
     lambda m, x: m.maximum(x, 0) + m.log1p(m.exp(-m.abs(x))),
     lambda y, x: sigmoid(x),
     "log(1 + exp(x)), without overflow.",
 )
-silu = floating(
+silu = smooth_function(
     "silu", lambda m, x: x * m.sigmoid(x), lambda y, x: sigmoid(x) * (1 + x - y), "x * sigmoid(x), also called swish."
 )
-gelu = floating(
+gelu = smooth_function(
     "gelu",
     lambda m, x: x * 0.5 * (1 + m.erf(x * constants.sqrt(0.5))),
     lambda y, x: (
@@ -274,7 +276,7 @@ gelu = floating(
     "x times the standard normal distribution function of x. Source: Hendrycks & Gimpel, 2016.",
 )
 _TANH_SCALE = constants.sqrt(2 / constants.pi)
-gelu_tanh = floating(
+gelu_tanh = smooth_function(
     "gelu_tanh",
     lambda m, x: x * 0.5 * (1 + m.tanh(_TANH_SCALE * (x + 0.044715 * x * x * x))),
     lambda y, x: _gelu_tanh_slope(x),

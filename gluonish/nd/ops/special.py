@@ -22,7 +22,7 @@ from typing import Any
 
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import Op
-from gluonish.nd.ops.elementwise import exp, floating
+from gluonish.nd.ops.elementwise import exp, smooth_function
 
 _PI = constants.pi
 _TINY = 2.0**-60  # so small that only the first term of any series counts
@@ -337,13 +337,13 @@ def _no_slope(y: Any, x: Any) -> Any:
 
 
 # --- the records ------------------------------------------------------------------------------------------------------
-erfc = floating(
+erfc = smooth_function(
     "erfc",
     _erfc,
     lambda y, x: exp(-x * x) * (-2 / constants.sqrt(_PI)),
     "1 - erf(x), exact where that is small.",
 )
-erfinv = floating(
+erfinv = smooth_function(
     "erfinv",
     _erfinv,
     lambda y, x: exp(y * y) * (constants.sqrt(_PI) / 2),
@@ -351,28 +351,28 @@ erfinv = floating(
     domain=(-0.95, 0.95),
 )
 _RIGHT = (0.6, 4.0)
-gamma: Op = floating(
+gamma: Op = smooth_function(
     "gamma",
     _gamma,
     lambda y, x: y * digamma(x),
     "The gamma function, (x - 1)! for integers; NaN at -1, -2, ...",
     domain=_RIGHT,
 )
-gammaln: Op = floating(
+gammaln: Op = smooth_function(
     "gammaln",
     _lgamma,
     lambda y, x: digamma(x),
     "The logarithm of |gamma(x)|; Inf at 0, -1, -2, ...",
     domain=_RIGHT,
 )
-digamma: Op = floating(
+digamma: Op = smooth_function(
     "digamma",
     _digamma,
     lambda y, x: trigamma(x),
     "The derivative of gammaln; NaN at -1, -2, ...",
     domain=_RIGHT,
 )
-trigamma: Op = floating(
+trigamma: Op = smooth_function(
     "trigamma",
     _trigamma,
     lambda y, x: tetragamma(x),
@@ -380,7 +380,7 @@ trigamma: Op = floating(
     domain=_RIGHT,
     smooth=False,  # the laws ask for one derivative more than there is
 )
-tetragamma: Op = floating(
+tetragamma: Op = smooth_function(
     "tetragamma",
     _tetragamma,
     _no_slope,
