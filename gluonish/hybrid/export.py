@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, ordered
-from gluonish.hybrid.tree import LEAF, call_text, flatten, unflatten
+from gluonish.nd.tree import LEAF, call_text, flatten, unflatten
 from gluonish.hybrid.variant import trace_variant
 from gluonish.nd import autograd, random
 from gluonish.nd.array import NDArray

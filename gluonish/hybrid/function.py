@@ -13,7 +13,7 @@ from typing import Any
 
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.passes import run_passes
-from gluonish.hybrid.tree import call_text, flatten, plain
+from gluonish.nd.tree import call_text, flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state

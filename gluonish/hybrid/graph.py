@@ -150,6 +150,26 @@ def apply(op: Op, inputs: Sequence[Operand], attrs: dict[str, Any] | None = None
     return Node("op", spec, op, inputs, attrs, line)
 
 
+def replaced(results: Sequence[Node], substitutes: dict[int, Node]) -> list[Node]:
+    """The results with the nodes in `substitutes` (by id) replaced wherever they are read."""
+    new: dict[int, Node] = dict(substitutes)
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(results))]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in new:
+            continue
+        if node.kind != "op":
+            new[id(node)] = node
+        elif ready:
+            inputs = [new[id(x)] if isinstance(x, Node) else x for x in node.inputs]
+            changed = any(a is not b for a, b in zip(inputs, node.inputs))
+            new[id(node)] = Node("op", node.spec, node.op, inputs, node.attrs, node.line) if changed else node
+        else:
+            stack.append((node, True))
+            stack.extend((p, False) for p in node.parents)
+    return [new[id(n)] for n in results]
+
+
 def in_shape(x: Node, shape: tuple[SizeLike, ...]) -> Node:
     """x in another shape, in the same memory; x itself if it has that shape."""
     if same_shape(x.shape, shape):
@@ -200,7 +220,7 @@ def concrete(value: Any, sizes: Callable[[Any], Any]) -> Any:
         return tuple(concrete(v, sizes) for v in value)
     if isinstance(value, slice):
         return slice(concrete(value.start, sizes), concrete(value.stop, sizes), concrete(value.step, sizes))
-    return value
+    return value.at_sizes(sizes) if hasattr(value, "at_sizes") else value  # the graph of a loop's body
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -216,6 +236,8 @@ def text(graph: Graph) -> str:
             names[id(node)] = f"v{count}"
             count += 1
             rows.append((f"  {names[id(node)]}: {_type(node)} = {_call(node, names)}", node.line))
+            for body in (v for v in node.attrs.values() if hasattr(v, "at_sizes")):
+                rows += [(f"    {row}", "") for row in f"{body!r} {body.text}".splitlines()]
         elif id(node) not in names:
             names[id(node)] = node.name or f"c{len(names)}"
             rows.append((f"  {names[id(node)]}: {_type(node)} is {node.kind}", ""))
@@ -234,7 +256,7 @@ def _type(node: Node) -> str:
 def _call(node: Node, names: dict[int, str]) -> str:
     assert node.op is not None
     parts = [names[id(x)] if isinstance(x, Node) else str(x) for x in node.inputs]
-    parts += [f"{k}={_attribute(v)}" for k, v in node.attrs.items()]
+    parts += [f"{k}={_attribute(v)}" for k, v in node.attrs.items() if k != "specs"]
     return f"{node.op.name}({', '.join(parts)})"
 
 

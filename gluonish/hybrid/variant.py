@@ -15,7 +15,7 @@ from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
-from gluonish.hybrid.tree import flatten, unflatten
+from gluonish.nd.tree import flatten, unflatten
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
