@@ -334,7 +334,8 @@ class Bound:
                 program.stamp = self.program.stamp
             reads = [self._array(n, data, outputs, kept, key, held) for n in step.reads]
             writes = [self._array(n, data, outputs, kept, key, held) for n in step.writes]
-            control.run([np.ascontiguousarray(x) for x in reads], writes, self.sizes, length)
+            reads = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in reads]
+            control.run(reads, writes, self.sizes, length)
 
         return run
 

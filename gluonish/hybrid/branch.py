@@ -80,9 +80,7 @@ class Branch:
         return Graph([*own, *leaves], [x._data for x in choice.results], [], name)
 
 
-def trace_branch(
-    outer: Trace, predicate: NDArray, choices: Sequence[Callable[[], list[NDArray]]]
-) -> list[NDArray]:
+def trace_branch(outer: Trace, predicate: NDArray, choices: Sequence[Callable[[], list[NDArray]]]) -> list[NDArray]:
     """See `TraceLike.branch`.
 
     Raises: ValueError if the choices give different shapes or dtypes, or draw different amounts of random numbers.
@@ -175,5 +173,3 @@ class BranchCall:
             if id(leaf) in leaves:
                 out[id(outside)] = (outside, leaves[id(leaf)])
         return out
-
-

@@ -13,11 +13,11 @@ from typing import Any
 
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.passes import run_passes
-from gluonish.nd.tree import call_text, flatten, plain
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
+from gluonish.nd.tree import call_text, flatten, plain
 
 LIMIT = 32  # variants kept per function
 

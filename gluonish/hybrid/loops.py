@@ -119,7 +119,7 @@ def trace_loop(
         wanted = [a or b for a, b in zip(wanted, late)]  # a state that comes to need a gradient needs it from the start
     first = list(states)
     targets = [array for array, _, _ in loop.inner.updated()]
-    for array, leaf, value in loop.inner.updated():
+    for _, leaf, value in loop.inner.updated():
         loop.states.append(NDArray(leaf))
         loop.new_states.append(value)
         first.append(NDArray(loop.inner.outside(leaf)))
@@ -211,11 +211,16 @@ class LoopCall:
         heads = [inner.place(outputs[i].spec, f"head{i}", state.recording) for i in stacked]
         states = [inner.place(loop.states[i].spec, f"gradient{i}", state.recording) for i in self.carried]
         walk = autograd.Walk()
-        for array, head in (*zip((outputs[i] for i in stacked), heads), *zip((loop.new_states[i] for i in self.carried), states)):
+        for array, head in (
+            *zip((outputs[i] for i in stacked), heads),
+            *zip((loop.new_states[i] for i in self.carried), states),
+        ):
             if wants(array):
                 walk.give(array, head)
         found = {id(array): value for array, value in walk.run()}
-        back = Loop(inner, loop.length, not loop.reverse, False, [*loop.data, *loop.states, *heads], states, line=loop.line)
+        back = Loop(
+            inner, loop.length, not loop.reverse, False, [*loop.data, *loop.states, *heads], states, line=loop.line
+        )
         moving = [(x, found[id(leaf)]) for x, leaf in zip(self.data, loop.data) if id(leaf) in found]
         back.outputs = [value for _, value in moving]
         for i in self.carried:

@@ -39,7 +39,9 @@ def lower(graph: Graph, steady: bool = True) -> list[Step]:
     readers = users(graph)
     for group in groups:
         if group.nodes[0].is_op("loop", "branch"):
-            from gluonish.hybrid.lower_control import lower_control  # which makes programs: importing it here is a circle
+            from gluonish.hybrid.lower_control import (
+                lower_control,
+            )  # which makes programs: importing it here is a circle
 
             updated = {id(leaf) for leaf, _ in graph.updates}
             steps += lower_control(group.nodes[0], readers[id(group.nodes[0])], updated)

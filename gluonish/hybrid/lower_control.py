@@ -1,7 +1,7 @@
 """Lowering of control flow: a body becomes a program of its own, which the program around it calls once a step.
 
 Arrays that the program has captured stay captured in the bodies' programs, so that weights are packed once and not in
-every step. The calls are made by Python, between the program's own kernel calls: about three microseconds a step.
+every step. The calls are made by Python, between the program's own kernel calls, for about a microsecond a step.
 
 Deliberately not here: what the ops mean (`control.py`), how they are traced (`loops.py`, `branch.py`).
 """
@@ -29,7 +29,9 @@ def lower_control(node: Node, parts: Sequence[Node], updated: set[int]) -> list[
     return [Step(control.reads, list(wanted), control=control, sizes=sizes, nodes=[node])]
 
 
-def _program(body: Body, operands: Sequence[Node], results: Sequence[int], updated: set[int]) -> tuple[Program, list[int]]:
+def _program(
+    body: Body, operands: Sequence[Node], results: Sequence[int], updated: set[int]
+) -> tuple[Program, list[int]]:
     """The program of a body, and which operands it still takes: captured arrays it has by itself."""
     graph = body.graph
     known = {

@@ -99,7 +99,7 @@ class SubTrace(Trace):
         """What a leaf made by `capture` stands for."""
         return next(node for node, inner in self.entered.values() if inner is leaf)
 
-    # --- what ops and arrays ask ----------------------------------------------------------------------------------------
+    # --- what ops and arrays ask --------------------------------------------------------------------------------------
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """A node of the body."""
         out = super().bind(op, inputs, attrs)
@@ -149,7 +149,7 @@ class SubTrace(Trace):
     def _first_key(self) -> NDArray:
         return self.place(KEY, "key")
 
-    # --- the end ----------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
     def updated(self) -> list[tuple[NDArray, Node, NDArray]]:
         """The captured arrays that the body assigned to: the array outside, its leaf, its new value."""
         found = []

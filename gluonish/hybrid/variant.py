@@ -15,12 +15,12 @@ from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
-from gluonish.nd.tree import flatten, unflatten
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.op import Spec
 from gluonish.nd.size import checker, evaluator
+from gluonish.nd.tree import flatten, unflatten
 
 if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction

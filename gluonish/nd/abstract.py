@@ -75,7 +75,12 @@ class AbstractTrace:
         return NDArray(self.data((2,), np.dtype("int64")))
 
     def loop(
-        self, step: Callable[..., Any], data: Sequence[NDArray], states: Sequence[NDArray], length: Any, while_true: bool
+        self,
+        step: Callable[..., Any],
+        data: Sequence[NDArray],
+        states: Sequence[NDArray],
+        length: Any,
+        while_true: bool,
     ) -> tuple[list[NDArray], list[NDArray]]:
         """The shapes of one step, and a first dimension for its outputs."""
         outs, new = step([NDArray(self.data(d.shape[1:], d.dtype)) for d in data], list(states))

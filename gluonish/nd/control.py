@@ -32,7 +32,7 @@ def foreach(body: Callable[[Any, Any], tuple[Any, Any]], data: Any, init_states:
     their shapes and dtypes from step to step.
 
     Shapes: data (T, ...), slice (...), out (...) -> outputs (T, ...).
-    Raises: ValueError if the data differ in T, or a state comes out with another shape; TypeError for data without axes.
+    Raises: ValueError if the data differ in T, or a state comes out with another shape; TypeError for data of no axes.
 
     >>> from gluonish import nd
     >>> outputs, last = nd.foreach(lambda x, s: (x * 2, s + x), nd.array([1.0, 2.0, 3.0]), nd.array(0.0))
@@ -70,7 +70,8 @@ def while_loop(
     Raises: ValueError for a loop variable that comes out with another shape; TypeError if `cond` gives no array.
 
     >>> from gluonish import nd
-    >>> outputs, (i, s) = nd.while_loop(lambda i, s: s < 5, lambda i, s: (s, (i + 1, s + i)), (nd.array(1), nd.array(0)), 6)
+    >>> step = lambda i, s: (s, (i + 1, s + i))
+    >>> outputs, (i, s) = nd.while_loop(lambda i, s: s < 5, step, (nd.array(1), nd.array(0)), 6)
     >>> outputs.tolist(), i.item(), s.item()
     ([0, 1, 3, 0, 0, 0], 4, 6)
     """
@@ -202,9 +203,7 @@ def _loop(
     return outs, last[:count]
 
 
-def _run(
-    steps: Steps, data: list[NDArray], states: list[NDArray], length: int
-) -> tuple[list[NDArray], list[NDArray]]:
+def _run(steps: Steps, data: list[NDArray], states: list[NDArray], length: int) -> tuple[list[NDArray], list[NDArray]]:
     """All steps, eagerly."""
     rows: list[list[NDArray]] = []
     drawn = 0

@@ -44,7 +44,10 @@ def check(function: Callable[..., Any], arguments: Any, captured: Any = (), tole
     flatten(compiled(*arguments), fast)
     watched = [x for x in (*arguments, *captured) if isinstance(x, nd.NDArray) and x.dtype.kind == "f"]
     eager, hybrid = outcome(function, arguments, watched), outcome(compiled, arguments, watched)
-    pairs = [*zip((x.asnumpy() for x in plain), (x.asnumpy() for x in fast), strict=True), *zip(eager, hybrid, strict=True)]
+    pairs = [
+        *zip((x.asnumpy() for x in plain), (x.asnumpy() for x in fast), strict=True),
+        *zip(eager, hybrid, strict=True),
+    ]
     for a, b in pairs:
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
         assert np.allclose(a, b, tolerance, tolerance), np.abs(a - b).max()
@@ -135,7 +138,7 @@ def test_arrays_of_the_trace_around_it_are_closed_over(rng: np.random.Generator)
 
     def f(x: nd.NDArray, y: nd.NDArray) -> Any:
         z = nd.exp(y @ w)
-        outs, h = nd.foreach(lambda x, h: (h * z, nd.tanh(h * w[0] + x * z)), x, y[0])
+        outs, h = nd.foreach(lambda x, h: (h * z, nd.tanh(h * w[0] + x * z)), x, y)
         return outs.mean(0) * z, h + y
 
     check(f, (floats(rng, 5, 2, 3), floats(rng, 2, 3)), (w,))
@@ -207,7 +210,10 @@ def test_loops_and_branches_in_one_another(rng: np.random.Generator) -> None:
         def outer(xs: nd.NDArray, h: nd.NDArray) -> Any:
             outs, h = nd.foreach(inner, xs, h)
             _, (k, h) = nd.while_loop(
-                lambda k, h: (k < 3) & (nd.abs(h).max() < 2), lambda k, h: (None, (k + 1, h * 1.25 * w)), (nd.array(0), h), 4
+                lambda k, h: (k < 3) & (nd.abs(h).max() < 2),
+                lambda k, h: (None, (k + 1, h * 1.25 * w)),
+                (nd.array(0), h),
+                4,
             )
             return outs.sum(0) + k.astype(h.dtype), h
 
@@ -279,7 +285,9 @@ def test_second_order_gradients(rng: np.random.Generator) -> None:
             return h**2, h
 
         outs, h = nd.foreach(body, x, h)
-        more, (_, h) = nd.while_loop(lambda i, h: i < 2, lambda i, h: (h**3, (i + 1, nd.sin(h @ w))), (nd.array(0), h), 3)
+        more, (_, h) = nd.while_loop(
+            lambda i, h: i < 2, lambda i, h: (h**3, (i + 1, nd.sin(h @ w))), (nd.array(0), h), 3
+        )
         return outs.sum() + (h**2).sum() + more.sum()
 
     def penalty(x: nd.NDArray, h: nd.NDArray) -> Any:
@@ -387,7 +395,9 @@ def test_errors_are_for_the_user(rng: np.random.Generator) -> None:
     traced: dict[str, tuple[type, Callable[..., Any]]] = {
         "same shapes": (ValueError, lambda x: nd.cond(x.sum() > 0, lambda: x, lambda: x[0])),
         "same structure": (ValueError, lambda x: nd.cond(x.sum() > 0, lambda: x, lambda: [x])),
-        "equally many random": (ValueError, lambda x: nd.cond(x.sum() > 0, lambda: x, lambda: nd.random.uniform(shape=x.shape))),
+        "equally many random": (
+            ValueError, lambda x: nd.cond(x.sum() > 0, lambda: x, lambda: nd.random.uniform(shape=x.shape)),
+        ),
         "cannot write to": (TraceError, lambda x: nd.foreach(lambda a, s: (a.__iadd__(1), s), x, x[0])),
         "needs the values": (TraceError, lambda x: nd.foreach(lambda a, s: (a if a.sum() > 0 else s, s), x, x[0])),
         "must not draw": (
