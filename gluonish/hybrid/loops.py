@@ -21,6 +21,7 @@ from gluonish.hybrid.graph import Graph, Node, TraceError, ordered
 from gluonish.hybrid.guards import wants
 from gluonish.hybrid.subtrace import SubTrace
 from gluonish.hybrid.trace import Trace, tracing
+from gluonish.hybrid.writes import VIEWS
 from gluonish.nd import autograd, dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import zeros
@@ -117,6 +118,7 @@ def trace_loop(
         if not state.recording or not any(b and not a for a, b in zip(wanted, late)):
             break
         wanted = [a or b for a, b in zip(wanted, late)]  # a state that comes to need a gradient needs it from the start
+    _refuse_aliases(loop, [*data, *states])
     first = list(states)
     targets = [array for array, _, _ in loop.inner.updated()]
     for _, leaf, value in loop.inner.updated():
@@ -153,6 +155,20 @@ def _traced(
         loop.outputs = [inner.capture(x) for x in outs]
         loop.new_states = [inner.capture(x) for x in new]
     return loop
+
+
+def _refuse_aliases(loop: Loop, arrays: Sequence[NDArray]) -> None:
+    """Raises TraceError for a body that writes to memory which the loop goes along or begins with."""
+    written = {id(loop.inner.outside(leaf)) for _, leaf, _ in loop.inner.updated()}
+    for x in arrays if written else ():
+        node: Any = x._data
+        while node.is_op(*VIEWS):
+            node = node.inputs[0]
+        if id(node) in written:
+            raise TraceError(
+                f"the body of a loop writes to an array that is also its data or a first state; pass `x * 1` instead "
+                f"({user_line()})"
+            )
 
 
 def _carry_key(loop: Loop, outer: Trace, first: list[NDArray]) -> None:

@@ -16,6 +16,7 @@ from hybrid.random_programs import SIZES, Program, draw, shrunk
 
 from gluonish import autograd, nd
 from gluonish.hybrid import compile_function
+from gluonish.hybrid.graph import TraceError
 
 OTHER = {"a": 11, "b": 6, "c": 9, "d": 8}
 BIG = {"a": 97, "b": 35, "c": 61, "d": 130}  # many tiles, several threads
@@ -102,6 +103,10 @@ def verdict(program: Program, seed: int, other: dict[str, int] = OTHER) -> str:
                 if sizes is SIZES:
                     raise
                 continue
+            except TraceError as error:
+                if "writes to an array that is also" in str(error):  # which eager mode does in its own way
+                    raise Skipped from None
+                found = f"{type(error).__name__}: {str(error)[:1500]}"
             except Exception as error:  # noqa: BLE001 - any error of a compiled call is a verdict
                 found = f"{type(error).__name__}: {str(error)[:1500]}"
             if found:
