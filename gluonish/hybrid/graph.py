@@ -20,7 +20,10 @@ Operand = Any  # a Node, a Python number, or a Size
 
 
 class TraceError(TypeError):
-    """Python asked a traced array for something only values can tell."""
+    """Python asked a traced array for something only values can tell. `relied`: the attributes and names that the trace
+    had read until then."""
+
+    relied: Any = (None, None)
 
 
 class Node:
@@ -67,7 +70,8 @@ class Node:
         return TraceError(
             f"{asked} needs the values of an array, but while a hybridized Block is traced there are none "
             f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by "
-            f"value, or leave this Block unhybridized"
+            f"value, nd.cond instead of `if`, nd.while_loop or nd.foreach instead of loops, or "
+            f"hybridize(fallback=True), which runs this Block step by step and compiles those inside it"
         )
 
     def __repr__(self) -> str:

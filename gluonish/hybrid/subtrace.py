@@ -135,6 +135,10 @@ class SubTrace(Trace):
         """No backward inside a body gives gradients to arrays outside."""
         return False
 
+    def print_later(self, values: tuple[Any, ...], options: dict[str, Any]) -> NoReturn:
+        """Raises TraceError."""
+        self._refuse("gl.print")
+
     def at_each_run(self, work: EachRun) -> None:
         """Raises TraceError."""
         self._refuse("Trainer.step()")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gluonish.hybrid.gradient import cut
-from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.graph import Graph, Node, TraceError
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
 from gluonish.hybrid.names import Names
 from gluonish.hybrid.numerics import precision
@@ -288,7 +288,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     names = Names()
     names.look_into(owner.function)
     watching = watch.watching(names.look_into) if watch is not None else nullcontext()
-    with tracing(trace, recording), watching as reads:
+    with tracing(trace, recording), watching as reads, _noting(reads, names):
         wanted = [wants(x) if recording else x._grad is not None for x in arrays]
         stand_ins = [trace.argument(x.spec, f"x{i}", w) for i, (x, w) in enumerate(zip(arrays, wanted))]
         args, kwargs = unflatten(structure, iter(stand_ins))
@@ -314,6 +314,16 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.optimised = run_passes(variant.traced)
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
     return variant
+
+
+@contextmanager
+def _noting(reads: Any, names: Names) -> Iterator[None]:
+    """Tells an error of the trace what the trace had read."""
+    try:
+        yield
+    except TraceError as error:
+        error.relied = (reads, names)
+        raise
 
 
 def _trace_backward(

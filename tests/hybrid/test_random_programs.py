@@ -37,10 +37,12 @@ def evaluate(program: Program, leaves: dict[int, nd.NDArray], function: Any, gra
         x.attach_grad()
     with autograd.record() if gradients else autograd.pause():
         out = list(function(*arguments))
-    heads = [x for x in out if x._entry is not None or x._grad is not None]  # an argument may be a result
+    # an argument may be a result; a loop of no steps depends on nothing in eager mode
+    heads = {i: x for i, x in enumerate(out) if x._entry is not None or x._grad is not None}
     if heads:
-        seeds = [np.random.default_rng(i).uniform(-1, 1, h.shape) for i, h in enumerate(heads)]
-        autograd.backward(heads, [nd.NDArray(np.asarray(s, h.dtype)) for s, h in zip(seeds, heads)])
+        seeds = [np.random.default_rng(i).uniform(-1, 1, h.shape) for i, h in heads.items()]
+        given = [nd.NDArray(np.asarray(s, h.dtype)) for s, h in zip(seeds, heads.values())]
+        autograd.backward(list(heads.values()), given)
     captured = [leaves[i] for i in program.places("captured")]
     return [x.asnumpy() for x in (*out, *captured, *(x.grad for x in wanted))]
 
