@@ -76,7 +76,7 @@ class Reads:
                 self.note(owner, each)
         snapshot = None if found is _MISSING else Snapshot(found)
         self._seen[key] = owner, name, snapshot
-        if self._look_into is not None and callable(found):
+        if self._look_into is not None and (callable(found) or isinstance(found, property)):
             self._look_into(found)
         self.volatile = self.volatile or (snapshot is not None and snapshot.mutable)
 

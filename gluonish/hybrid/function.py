@@ -79,7 +79,6 @@ class CompiledFunction:
                 if variant.mode == mode and variant.fits(arrays) is not None:
                     return variant
             reason = self._reason(mode, arrays)
-            variant: Any
             try:
                 variant = trace_variant(self, mode, structure, arrays)
             except TraceError as error:

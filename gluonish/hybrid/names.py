@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
-from gluonish.nd.array import NDArray
-from gluonish.nd.snapshot import FOREIGN, Snapshot, brief
+from gluonish.nd.snapshot import FOREIGN, Snapshot, brief, is_by_identity
 
 _MISSING = object()
 _LIMIT = 2000  # names of one trace
@@ -95,7 +94,7 @@ class Names:
         elif isinstance(value, FunctionType) and not _is_foreign(value.__module__):
             self._seen[id(value)] = value
             self._function(value)
-        elif not isinstance(value, (ModuleType, NDArray)) and not _is_foreign(type(value).__module__):
+        elif not is_by_identity(value) and not _is_foreign(type(value).__module__):
             self._seen[id(value)] = value
             self.look_into([v for c in type(value).__mro__ for v in vars(c).values() if isinstance(v, FunctionType)])
 

@@ -34,6 +34,11 @@ def compare_by_identity(cls: type) -> None:
     _by_identity = (*_by_identity, cls)
 
 
+def is_by_identity(value: Any) -> bool:
+    """Whether a value is compared by identity: an array, a Block, a function, a class."""
+    return isinstance(value, _by_identity)
+
+
 def brief(value: Any) -> str:
     """A value on one short line."""
     text = f"<{type(value).__name__}>" if isinstance(value, _by_identity) else " ".join(repr(value).split())

@@ -211,6 +211,28 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     "as_number": lambda x: (x > 0.1).astype(x.dtype) * 0.5,
     "floored": lambda x: nd.floor(x * 3).astype("int32").astype(x.dtype),
     "counted": lambda x: ((x * 5).astype("int64") % 3 + 1 // 2).astype(x.dtype) * x,
+    # other dtypes
+    "whole": lambda x, dtype: nd.floor(x * 4 + 0.37).astype(dtype),
+    "double": lambda x: x.astype("float64") * 1.25,
+    "coarse": lambda x: x.astype("float16").astype(x.dtype) * 0.5,
+    "weighted": lambda i, x: i.astype(x.dtype) * x * 0.125,
+    "whole_number": lambda i, sign, number: {
+        "+": i + number,
+        "*": i * number,
+        "//": i // number,
+        "%": i % number,
+        "-": number - i,
+    }[sign],
+    "whole_pair": lambda i, j, sign: {
+        "+": i + j,
+        "-": i - j,
+        "min": nd.minimum(i, j),
+        "max": nd.maximum(i, j),
+        "//": i // (abs(j) + 1),
+        "where": nd.where((i > j) & (i != 3), i, j),
+        "<": (i < j).astype(i.dtype),
+        "==": (i == j).astype("int64"),
+    }[sign],
     # compositions
     "normal": lambda x, axis: (x - x.mean(axis, keepdims=True)) * nd.rsqrt(x.var(axis, keepdims=True) + 0.1),
     "centred": _centred,
@@ -270,7 +292,7 @@ class Drawer:
         for _ in range(20 * length):
             if sum(not line.is_leaf for line in self.lines) >= length:
                 break
-            self.pick([*kinds, self.compose, *([self.control] if self.depth < 2 else [])])()
+            self.pick([*kinds, self.compose, self.whole, *([self.control] if self.depth < 2 else [])])()
 
     # --- small choices -----------------------------------------------------------------------------------------------
     def chance(self, probability: float) -> bool:
@@ -310,7 +332,7 @@ class Drawer:
         except (ValueError, TypeError, IndexError):
             return False
         data = out.asnumpy()
-        if data.size > COUNT or (data.dtype.kind == "f" and not np.all(np.abs(data) < LARGE)):
+        if data.size > COUNT or (data.dtype.kind in "fi" and not np.all(np.abs(data) < LARGE)):
             return False
         self.lines.append(Line(op, inputs, attrs))
         self.values.append(out)
@@ -409,6 +431,21 @@ class Drawer:
             self.add(what, x, axis=axis)
         elif what == "one_hot":
             self.add(what, self.leaf(("a",), below=3), depth=4)
+
+    def whole(self) -> None:
+        """Integers, and floats of other widths."""
+        found = [i for i, v in enumerate(self.values) if v.dtype.kind == "i" and not self.lines[i].is_leaf]
+        if not found or self.chance(0.3):
+            op = self.pick(["whole", "whole", "whole", "double", "coarse"])
+            self.add(op, self.some(), **({"dtype": self.pick(["int32", "int64"])} if op == "whole" else {}))
+            return
+        i = self.pick(found)
+        self.pick([
+            lambda: self.add("weighted", i, self.some()),
+            lambda: self.add("whole_number", i, sign=self.pick("+ * // % -".split()), number=self.pick([2, 3, -5])),
+            lambda: self.add("whole_pair", i, self.pick(found), sign=self.pick("+ - min max // where < ==".split())),
+            lambda: self.add(self.pick(["sum", "max", "min"]), i, axis=self.pick([None, 0, -1]), keepdims=True),
+        ])()  # fmt: skip
 
     def control(self) -> None:
         """A loop or a branch whose bodies are programs of their own."""
