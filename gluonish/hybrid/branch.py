@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gluonish.hybrid.control import BRANCH, Body, parts
-from gluonish.hybrid.graph import Graph, Node, TraceError, ordered
+from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed, ordered
 from gluonish.hybrid.guards import wants
 from gluonish.hybrid.loops import zeros_like
 from gluonish.hybrid.subtrace import SubTrace
@@ -46,6 +46,8 @@ class Branch:
         given = [outer.capture(x) for x in operands]
         read = self._read(len(operands))
         graphs = [self._graph(choice, read) for choice in self.choices]
+        for graph in graphs:
+            check_closed(graph)
         inputs = [outer.capture(predicate)._data, *(x._data for x in given), *read.values()]
         attrs = {"then": Body(graphs[0]), "otherwise": Body(graphs[1])}
         specs = [x.spec for x in self.choices[0].results]

@@ -202,6 +202,22 @@ def verify(graph: Graph) -> Graph:
     return graph
 
 
+def check_closed(graph: Graph) -> None:
+    """Raises TraceError if the graph reads a leaf that is no input of it: an array that left the body of a loop."""
+    known = {id(n) for n in graph.inputs}
+    for node in graph.nodes():
+        for leaf in node.parents:
+            if leaf.kind == "input" and id(leaf) not in known:
+                raise TraceError(
+                    f"an array from the body of a loop or branch is used outside it ({node.line}); give it back as an "
+                    f"output or a state"
+                )
+    if any(n.kind == "input" and id(n) not in known for n in graph.results()):
+        raise TraceError(
+            "an array from the body of a loop or branch is a result outside it; give it back as an output or a state"
+        )
+
+
 def interpret(graph: Graph, values: dict[int, np.ndarray], sizes: Callable[[Any], Any]) -> dict[int, np.ndarray]:
     """Evaluates a graph with NumPy: the oracle for passes and kernels.
 

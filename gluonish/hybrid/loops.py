@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.hybrid.control import LOOP, Body, LoopShape, parts
-from gluonish.hybrid.graph import Graph, Node, TraceError, ordered
+from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed, ordered
 from gluonish.hybrid.guards import wants
 from gluonish.hybrid.subtrace import SubTrace
 from gluonish.hybrid.trace import Trace, tracing
@@ -67,6 +67,7 @@ class Loop:
         graph = Graph(leaves, [x._data for x in (*outputs, *self.new_states)], [], f"{outer_name(self)} body")
         others = _read_besides(graph, self.inner)
         graph.inputs = [*leaves, *(leaf for _, leaf in others)]
+        check_closed(graph)
         shape = LoopShape(
             len(self.data), len(self.states), len(outputs), self.reverse, self.while_true, count is not None
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gluonish.hybrid.gradient import cut
-from gluonish.hybrid.graph import Graph, Node, TraceError
+from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
 from gluonish.hybrid.names import Names
 from gluonish.hybrid.numerics import precision
@@ -311,6 +311,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.written = list(trace.writes.arguments)
     variant.traced = trace.graph(outputs, owner.name)
     variant.traced.inputs += [h._data for h in heads]
+    check_closed(variant.traced)
     variant.optimised = run_passes(variant.traced)
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
     return variant

@@ -418,9 +418,45 @@ def test_errors_are_for_the_user(rng: np.random.Generator) -> None:
 
         return nd.foreach(body, x, x[0])
 
+    def leaking(x: nd.NDArray, later: Callable[[nd.NDArray], Any] = lambda h: h) -> Any:
+        kept: list[nd.NDArray] = []
+
+        def body(a: nd.NDArray, s: nd.NDArray) -> Any:
+            kept.append(s)
+            return a, s + a
+
+        return nd.foreach(body, x, x[0])[0], later(kept[-1])
+
+    def aliased(x: nd.NDArray) -> Any:
+        def body(a: nd.NDArray, s: nd.NDArray) -> Any:
+            total[:] = total + a
+            return a, s
+
+        return nd.foreach(body, x, total)
+
     with pytest.raises(TraceError, match="cannot write to"):
         hybridize(outside)(x)
-    assert total.shape == (2,)
+    for later in (lambda h: h, lambda h: h * 2, lambda h: nd.cond(x.sum() > 0, lambda: h * 2, lambda: h)):
+        with pytest.raises(TraceError, match="from the body of a loop or branch"):
+            hybridize(lambda x, later=later: leaking(x, later))(x)
+    with pytest.raises(TraceError, match="that is also its data"):
+        hybridize(aliased)(x)
+
+
+def test_shapes_are_inferred_through_loops(rng: np.random.Generator) -> None:
+    x, h = floats(rng, 4, 5, 3), floats(rng, 5, 4)
+    for hybrid in (False, True):
+        net = Cell()
+        net.initialize()
+        if hybrid:
+            net.hybridize()
+            assert [y.shape for y in net(x, h)] == [(4, 5, 4), (5, 4)]
+        else:
+            net.infer_shape(x, h)
+        assert net.dense.weight.shape == (4, 3)
+    net = Cell()
+    net.initialize()
+    assert [y.shape for y in net(floats(rng, 0, 5, 3), h)] == [(0, 5, 4), (5, 4)]
 
 
 def test_an_index_out_of_range_in_a_body_raises(rng: np.random.Generator) -> None:
