@@ -214,7 +214,6 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     # other dtypes
     "whole": lambda x, dtype: nd.floor(x * 4 + 0.37).astype(dtype),
     "double": lambda x: x.astype("float64") * 1.25,
-    "coarse": lambda x: x.astype("float16").astype(x.dtype) * 0.5,
     "weighted": lambda i, x: i.astype(x.dtype) * x * 0.125,
     "whole_number": lambda i, sign, number: {
         "+": i + number,
@@ -436,7 +435,7 @@ class Drawer:
         """Integers, and floats of other widths."""
         found = [i for i, v in enumerate(self.values) if v.dtype.kind == "i" and not self.lines[i].is_leaf]
         if not found or self.chance(0.3):
-            op = self.pick(["whole", "whole", "whole", "double", "coarse"])
+            op = self.pick(["whole", "whole", "whole", "double"])
             self.add(op, self.some(), **({"dtype": self.pick(["int32", "int64"])} if op == "whole" else {}))
             return
         i = self.pick(found)
