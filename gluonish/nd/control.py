@@ -210,7 +210,8 @@ def _run(steps: Steps, data: list[NDArray], states: list[NDArray], length: int) 
     while len(rows) < length and (steps.condition is None or bool(steps.condition(states))):
         before = random.default.position
         out, states = steps([x[len(rows)] for x in data], states)
-        rows.append(out)
+        rows.append([_as_it_is(x) for x in out])
+        states = [_as_it_is(x) for x in states]
         drawn = random.default.position - before
     if not rows:
         specs, drawn = _shapes(steps, data, states)
@@ -220,6 +221,13 @@ def _run(steps: Steps, data: list[NDArray], states: list[NDArray], length: int) 
     if steps.condition is not None and drawn:
         random.default.reserve(drawn * (length - len(rows)))
     return stacked, list(states)
+
+
+def _as_it_is(x: NDArray) -> NDArray:
+    """The array as it is now: a later step may write to it, unless it is on the tape."""
+    if x._entry is not None:
+        return x
+    return x * 1 if x._grad is not None and state.recording else NDArray(x._data.copy())
 
 
 def _padded(x: NDArray, length: int) -> NDArray:

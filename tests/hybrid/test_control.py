@@ -144,6 +144,24 @@ def test_arrays_of_the_trace_around_it_are_closed_over(rng: np.random.Generator)
     check(f, (floats(rng, 5, 2, 3), floats(rng, 2, 3)), (w,))
 
 
+def test_outputs_and_states_are_values_of_their_step(rng: np.random.Generator) -> None:
+    def f(x: nd.NDArray) -> Any:
+        total, gain = nd.zeros(3), floats(np.random.default_rng(1), 3)
+        gain.attach_grad()
+
+        def body(x: nd.NDArray, s: nd.NDArray) -> Any:
+            total[:] = total + x.detach()
+            return (total, s * 1, gain), total
+
+        return nd.foreach(body, x, nd.zeros(3))
+
+    x = floats(rng, 4, 3)
+    (totals, before, _), last = f(x)
+    sums = x.asnumpy().cumsum(0)
+    assert np.allclose(totals.asnumpy(), sums, 1e-5, 1e-5) and np.allclose(last.asnumpy(), sums[-1], 1e-5, 1e-5)
+    assert np.allclose(before.asnumpy(), sums - x.asnumpy(), 1e-5, 1e-5)
+
+
 # --- while_loop ------------------------------------------------------------------------------------------------------
 def test_a_while_loop_whose_length_values_decide(rng: np.random.Generator) -> None:
     w = floats(rng, 3)
