@@ -9,64 +9,8 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd import NDArray
-from gluonish.nd.dispatch import EachRun, state
-from gluonish.nd.errors import user_line
-from gluonish.nd.op import Op
-
-
-class Abstract:
-    """Stands for the data of an array of which only shape and dtype are known."""
-
-    __slots__ = ("shape", "dtype")
-
-    def __init__(self, shape: tuple[Any, ...], dtype: np.dtype) -> None:
-        self.shape = shape
-        self.dtype = dtype
-
-    def no_value(self, asked: str) -> TypeError:
-        """The error for code that wants values."""
-        return TypeError(f"{asked} needs the values of an array, but infer_shape computes shapes only ({user_line()})")
-
-
-class AbstractTrace:
-    """A trace that only applies shape rules."""
-
-    def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
-        """An array of the shape that the op's rule gives."""
-        spec = op.rule(*[x.spec if isinstance(x, NDArray) else x for x in inputs], **attrs)
-        return NDArray(self.data(*spec))
-
-    def data(self, shape: Any, dtype: np.dtype) -> Abstract:
-        """The data of such an array."""
-        return Abstract(tuple(shape or ()), dtype)
-
-    def capture(self, array: NDArray) -> NDArray:
-        """Arrays stay what they are."""
-        return array
-
-    def gradient(self, array: NDArray) -> NDArray | None:
-        """An array of the same shape."""
-        return NDArray(self.data(array.shape, array.dtype)) if array._grad is not None else None
-
-    def given(self, array: NDArray) -> bool:
-        """No backward gives values here."""
-        return False
-
-    def at_each_run(self, work: EachRun) -> None:
-        """There are no runs."""
-
-    def refuse_change(self, array: NDArray, what: str) -> None:
-        """Nothing changes here."""
-
-    def assign(self, array: NDArray, key: Any, value: Any) -> None:
-        """Nothing changes values here."""
-
-    def note_values(self, array: NDArray) -> None:
-        """Values are read at once; nothing relies on them later."""
-
-    def random_key(self, blocks: Any) -> NDArray:
-        """A key that draws nothing."""
-        return NDArray(self.data((2,), np.dtype("int64")))
+from gluonish.nd.abstract import Abstract, AbstractTrace
+from gluonish.nd.dispatch import state
 
 
 def stand_in(array: Any) -> Any:

@@ -6,7 +6,7 @@ Blocks and Parameters count their attribute assignments in one global number, so
 assigned compares nothing. Values that can change without an assignment (lists, dicts, sets, NumPy arrays, objects of
 other classes) are noted as deep snapshots and compared at every call.
 
-Deliberately not here: global variables and closures of functions, which are read once, like Python's own constants.
+Deliberately not here: global variables and closures of functions (`hybrid/names.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import MemberDescriptorType
 from typing import Any
 
-from gluonish.block.snapshot import Snapshot, brief
 from gluonish.nd.dispatch import set_watch
+from gluonish.nd.snapshot import Snapshot, brief
 
 _counter = itertools.count(1)
 _latest = 0
@@ -58,7 +58,8 @@ def set_watched_class(cls: type) -> None:
 class Reads:
     """The attributes that one trace read."""
 
-    def __init__(self) -> None:
+    def __init__(self, look_into: Callable[[Any], None] | None = None) -> None:
+        self._look_into = look_into
         self._seen: dict[tuple[int, str], tuple[Any, str, Snapshot | None]] = {}
         self._written: set[tuple[int, str]] = set()
         self._checked = -1
@@ -75,6 +76,8 @@ class Reads:
                 self.note(owner, each)
         snapshot = None if found is _MISSING else Snapshot(found)
         self._seen[key] = owner, name, snapshot
+        if self._look_into is not None and (callable(found) or isinstance(found, property)):
+            self._look_into(found)
         self.volatile = self.volatile or (snapshot is not None and snapshot.mutable)
 
     def wrote(self, owner: Any, name: str) -> None:
@@ -125,9 +128,12 @@ def is_watching() -> bool:
 
 
 @contextmanager
-def watching() -> Iterator[Reads]:
-    """Notes every attribute of a Block that this thread reads inside; gives the Reads to ask afterwards."""
-    reads, before = Reads(), _local.reads
+def watching(look_into: Callable[[Any], None] | None = None) -> Iterator[Reads]:
+    """Notes every attribute of a Block that this thread reads inside; gives the Reads to ask afterwards.
+
+    look_into: called with what can be called (methods, functions), before it is.
+    """
+    reads, before = Reads(look_into), _local.reads
     _install(1)
     _local.reads = reads
     try:

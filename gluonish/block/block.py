@@ -11,14 +11,14 @@ from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from gluonish.block import attributes, parameter_files, snapshot, tree
+from gluonish.block import attributes, parameter_files, tree
 from gluonish.block.abstract import abstract_run, stand_in
 from gluonish.block.constant import Constant
 from gluonish.block.hook import Hook
 from gluonish.block.initializer import create
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_dict import ParameterDict
-from gluonish.nd import Device, NDArray
+from gluonish.nd import Device, NDArray, snapshot
 from gluonish.nd.create import as_dtype
 from gluonish.nd.device import checked
 from gluonish.nd.errors import user_line

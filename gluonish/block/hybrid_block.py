@@ -21,18 +21,22 @@ class HybridBlock(Block):
 
     _active = False
     _compiled: Any = None
+    _fallback = False
 
     def hybridize(self, active: bool = True, **flags: Any) -> None:
         """Compiles later calls (or stops that), of this Block and of those below.
 
-        MXNet's flags (static_alloc, static_shape, ...) are accepted and change nothing.
+        fallback=True: a Block whose forward needs values (`if x.sum() > 0:`) runs step by step, and the Blocks inside
+        it are compiled by themselves, instead of an error; `explain()` says so. MXNet's flags (static_alloc,
+        static_shape, ...) are accepted and change nothing.
         Raises: TypeError for an unknown flag.
         """
-        unknown = [flag for flag in flags if flag not in _IGNORED_FLAGS]
+        unknown = [flag for flag in flags if flag not in (*_IGNORED_FLAGS, "fallback")]
         if unknown:
             raise TypeError(f"hybridize: unknown flag {', '.join(unknown)} ({user_line()})")
         self._active = bool(active)
         self._compiled = None
+        self._fallback = bool(flags.get("fallback", False))
         super().hybridize(active, **flags)
 
     @marks_calls
@@ -61,7 +65,7 @@ class HybridBlock(Block):
         if self._compiled is None:
             from gluonish.hybrid import compile_function
 
-            compiled = compile_function(self._forward, name=type(self).__name__)
+            compiled = compile_function(self._forward, type(self).__name__, self._fallback)
             object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
         return self._compiled
 

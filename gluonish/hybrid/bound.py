@@ -82,6 +82,7 @@ class Bound:
         self, program: Program, sizes: tuple[int, ...], prepared: bool = False, held: Kept | None = None
     ) -> None:
         self.program = program
+        self.sizes = sizes
         self.held_layout = held.owner.kept_layout if held is not None else []
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
         self.steps: list[Step] = program.prepared.steps if prepared else program.main
@@ -158,7 +159,8 @@ class Bound:
         begun = 0
         for number, (step, plan) in enumerate(zip(self.steps, self.plans)):
             if step.kernel is None:
-                self.parts += [(begun, len(rows)), self._numpy(step.fallback)]  # type: ignore[arg-type]
+                call = self._numpy(step.fallback) if step.control is None else self._control(step)  # type: ignore[arg-type]
+                self.parts += [(begun, len(rows)), call]
                 begun = len(rows)
                 continue
             assert plan is not None
@@ -237,12 +239,17 @@ class Bound:
         return 0
 
     # --- running ------------------------------------------------------------------------------------------------------
-    def run(self, data: Sequence[Any], key: Any, held: Kept | None = None) -> tuple[list[np.ndarray], Kept | None]:
+    def run(
+        self, data: Sequence[Any], key: Any, held: Kept | None = None, into: list[Any] | None = None
+    ) -> tuple[list[np.ndarray], Kept | None]:
         """Runs all steps; see `Program.run`."""
         slots = self.slots
-        outputs = (
-            [empty(shape, dtype) for shape, dtype in self.returned] if self.recycler is None else self.recycler.take()
-        )
+        if into is not None:
+            outputs = into
+        elif self.recycler is None:
+            outputs = [empty(shape, dtype) for shape, dtype in self.returned]
+        else:
+            outputs = self.recycler.take()
         kept = None
         if self.kept_layout:
             kept = Kept(self)
@@ -316,6 +323,21 @@ class Bound:
             array(node)[...] = forward(*[array(x) for x in node.inputs], **attrs)
 
         return evaluate
+
+    def _control(self, step: Step) -> Callable[..., None]:
+        """A function that runs a loop or branch on the program's memory."""
+        control = step.control
+        length = self.number(step.sizes[0]) if step.sizes else 0
+
+        def run(data: Any, outputs: Any, kept: Any, key: Any, held: Any) -> None:
+            for program in control.programs:
+                program.stamp = self.program.stamp
+            reads = [self._array(n, data, outputs, kept, key, held) for n in step.reads]
+            writes = [self._array(n, data, outputs, kept, key, held) for n in step.writes]
+            reads = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in reads]
+            control.run(reads, writes, self.sizes, length)
+
+        return run
 
     def _array(self, node: Node, data: Any, outputs: Any, kept: Any, key: Any, held: Any) -> np.ndarray:
         place = self.places[id(root_of(node))]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, ordered
-from gluonish.hybrid.tree import LEAF, call_text, flatten, unflatten
 from gluonish.hybrid.variant import trace_variant
 from gluonish.nd import autograd, random
 from gluonish.nd.array import NDArray
@@ -28,6 +27,7 @@ from gluonish.nd.errors import user_line
 from gluonish.nd.files import FileError, load, replacing, save
 from gluonish.nd.op import OPS, Spec
 from gluonish.nd.size import Size, hint
+from gluonish.nd.tree import LEAF, call_text, flatten, unflatten
 
 if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction
@@ -112,6 +112,11 @@ def _document(variant: Any, graph: Graph, structure: Any, names: dict[int, str])
 
 
 def _entry(node: Node, place: dict[int, int], names: dict[int, str]) -> dict[str, Any]:
+    if node.is_op("loop", "branch"):
+        raise ValueError(
+            f"export: foreach, while_loop and cond cannot be written to a model file yet ({node.line}); write the "
+            f"steps out, or use nd.where"
+        )
     if node.kind != "op":
         out = {"kind": node.kind, "shape": [str(s) for s in node.shape], "dtype": node.dtype.name}
         return {**out, "name": names[id(node)]} if node.kind == "captured" else out

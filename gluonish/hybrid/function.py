@@ -11,13 +11,15 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gluonish.hybrid.graph import TraceError
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.passes import run_passes
-from gluonish.hybrid.tree import call_text, flatten, plain
+from gluonish.hybrid.stepwise import Stepwise
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
+from gluonish.nd.tree import call_text, flatten, plain
 
 LIMIT = 32  # variants kept per function
 
@@ -26,13 +28,15 @@ class CompiledFunction:
     """Calls `function` through compiled programs. Arguments and results may nest lists, tuples, dicts and None.
 
     function: of NDArrays (and hashable plain values, which become guards). Which Python attributes of Blocks a trace
-    read is seen by the watch (`gluonish.block.attributes`), so that a changed one makes a new variant.
+    read is seen by the watch (`gluonish.block.attributes`), so that a changed one makes a new variant. fallback: what
+    cannot be traced runs step by step (`Stepwise`) instead of raising TraceError.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+    def __init__(self, function: Callable[..., Any], name: str = "", fallback: bool = False) -> None:
         self.function = function
+        self.fallback = fallback
         self.name = name or getattr(function, "__name__", "function")
-        self.variants: list[Variant] = []
+        self.variants: list[Any] = []  # Variant, or Stepwise
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -75,7 +79,12 @@ class CompiledFunction:
                 if variant.mode == mode and variant.fits(arrays) is not None:
                     return variant
             reason = self._reason(mode, arrays)
-            variant = trace_variant(self, mode, structure, arrays)
+            try:
+                variant = trace_variant(self, mode, structure, arrays)
+            except TraceError as error:
+                if not self.fallback:
+                    raise
+                variant = Stepwise(self, mode, arrays, error)
             variant.reason = reason
             self.variants.insert(0, variant)
             del self.variants[LIMIT:]
@@ -132,13 +141,14 @@ def _mode_change(before: Any, now: Any) -> str:
     return "under autograd.record()" if now[2] else "outside autograd.record()"
 
 
-def compile_function(function: Callable[..., Any], name: str = "") -> CompiledFunction:
+def compile_function(function: Callable[..., Any], name: str = "", fallback: bool = False) -> CompiledFunction:
     """`function`, traced and compiled at its first call of each kind; see CompiledFunction."""
-    return CompiledFunction(function, name)
+    return CompiledFunction(function, name, fallback)
 
 
-def hybridize(function: Callable[..., Any]) -> CompiledFunction:
-    """Compiles a plain function of arrays; usable as a decorator.
+def hybridize(function: Callable[..., Any], fallback: bool = False) -> CompiledFunction:
+    """Compiles a plain function of arrays; usable as a decorator. fallback: where Python needs values, run the function
+    step by step, and compile only the hybridized Blocks that it calls.
 
     >>> import gluonish as gl
     >>> from gluonish import nd
@@ -148,4 +158,4 @@ def hybridize(function: Callable[..., Any]) -> CompiledFunction:
     >>> f(nd.array([1.0, 2.0])).item()
     8.0
     """
-    return CompiledFunction(function)
+    return CompiledFunction(function, fallback=fallback)

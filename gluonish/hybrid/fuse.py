@@ -149,6 +149,7 @@ class Fuser:
             self._note_parents(n, group)
         for n in (*private, node):
             self._add(n, group)
+        group.nodes.sort(key=lambda n: self.position[id(n)])  # what is computed again may be read by earlier nodes
 
     def _again(self, nodes: list[Node], domain: Shape) -> list[Node]:
         """Light elementwise nodes of other groups that `nodes` can compute again from no more arrays over the whole

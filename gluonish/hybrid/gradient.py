@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gluonish.hybrid.fuse import joins_epilogue
-from gluonish.hybrid.graph import Graph, Node, apply, ordered, users
+from gluonish.hybrid.graph import Graph, Node, apply, ordered, replaced, users
 from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.nd.ops.attention import HEADS
 from gluonish.nd.ops.elementwise import cast
 
 _CHEAP = ("elementwise", "random", "create")
-_BESIDE = ("attention_statistics",)  # a kernel of the forward gives them beside its result, for the backward alone
+_BESIDE = ("attention_statistics", "part")  # the forward gives them beside its result, for the backward alone
 
 
 @dataclass
@@ -46,7 +46,7 @@ def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
     keep = _to_keep(forward, gradients, head_ids)
     substitutes = {id(n): Node("input", n.spec, name=f"kept{i}", line=n.line) for i, n in enumerate(keep)}
     backward = Graph(
-        [*heads, *substitutes.values(), *arguments], _replaced(gradients, substitutes), [], f"{joint.name}_backward"
+        [*heads, *substitutes.values(), *arguments], replaced(gradients, substitutes), [], f"{joint.name}_backward"
     )
     # a captured array that the call itself changes is kept as a copy of what it was
     kept = [apply(cast, (n,), {"dtype": n.dtype}, n.line) if n.kind == "captured" else n for n in keep]
@@ -138,22 +138,3 @@ def _end_of_epilogue(node: Node, readers: dict[int, list[Node]], stops: set[int]
             break
         node = following[0]
     return node
-
-
-def _replaced(results: list[Node], substitutes: dict[int, Node]) -> list[Node]:
-    new: dict[int, Node] = dict(substitutes)
-    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(results)]
-    while stack:
-        node, ready = stack.pop()
-        if id(node) in new:
-            continue
-        if node.kind != "op":
-            new[id(node)] = node
-        elif ready:
-            inputs = [new[id(x)] if isinstance(x, Node) else x for x in node.inputs]
-            changed = any(a is not b for a, b in zip(inputs, node.inputs))
-            new[id(node)] = Node("op", node.spec, node.op, inputs, node.attrs, node.line) if changed else node
-        else:
-            stack.append((node, True))
-            stack.extend((p, False) for p in node.parents)
-    return [new[id(n)] for n in results]

@@ -20,7 +20,10 @@ Operand = Any  # a Node, a Python number, or a Size
 
 
 class TraceError(TypeError):
-    """Python asked a traced array for something only values can tell."""
+    """Python asked a traced array for something only values can tell. `relied`: the attributes and names that the trace
+    had read until then."""
+
+    relied: Any = (None, None)
 
 
 class Node:
@@ -67,7 +70,8 @@ class Node:
         return TraceError(
             f"{asked} needs the values of an array, but while a hybridized Block is traced there are none "
             f"({shape_text(self.shape)} {self.dtype}, {user_line()}); use nd.where(condition, a, b) to choose by "
-            f"value, or leave this Block unhybridized"
+            f"value, nd.cond instead of `if`, nd.while_loop or nd.foreach instead of loops, or "
+            f"hybridize(fallback=True), which runs this Block step by step and compiles those inside it"
         )
 
     def __repr__(self) -> str:
@@ -150,6 +154,26 @@ def apply(op: Op, inputs: Sequence[Operand], attrs: dict[str, Any] | None = None
     return Node("op", spec, op, inputs, attrs, line)
 
 
+def replaced(results: Sequence[Node], substitutes: dict[int, Node]) -> list[Node]:
+    """The results with the nodes in `substitutes` (by id) replaced wherever they are read."""
+    new: dict[int, Node] = dict(substitutes)
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(results))]
+    while stack:
+        node, ready = stack.pop()
+        if id(node) in new:
+            continue
+        if node.kind != "op":
+            new[id(node)] = node
+        elif ready:
+            inputs = [new[id(x)] if isinstance(x, Node) else x for x in node.inputs]
+            changed = any(a is not b for a, b in zip(inputs, node.inputs))
+            new[id(node)] = Node("op", node.spec, node.op, inputs, node.attrs, node.line) if changed else node
+        else:
+            stack.append((node, True))
+            stack.extend((p, False) for p in node.parents)
+    return [new[id(n)] for n in results]
+
+
 def in_shape(x: Node, shape: tuple[SizeLike, ...]) -> Node:
     """x in another shape, in the same memory; x itself if it has that shape."""
     if same_shape(x.shape, shape):
@@ -178,6 +202,22 @@ def verify(graph: Graph) -> Graph:
     return graph
 
 
+def check_closed(graph: Graph) -> None:
+    """Raises TraceError if the graph reads a leaf that is no input of it: an array that left the body of a loop."""
+    known = {id(n) for n in graph.inputs}
+    for node in graph.nodes():
+        for leaf in node.parents:
+            if leaf.kind == "input" and id(leaf) not in known:
+                raise TraceError(
+                    f"an array from the body of a loop or branch is used outside it ({node.line}); give it back as an "
+                    f"output or a state"
+                )
+    if any(n.kind == "input" and id(n) not in known for n in graph.results()):
+        raise TraceError(
+            "an array from the body of a loop or branch is a result outside it; give it back as an output or a state"
+        )
+
+
 def interpret(graph: Graph, values: dict[int, np.ndarray], sizes: Callable[[Any], Any]) -> dict[int, np.ndarray]:
     """Evaluates a graph with NumPy: the oracle for passes and kernels.
 
@@ -200,7 +240,7 @@ def concrete(value: Any, sizes: Callable[[Any], Any]) -> Any:
         return tuple(concrete(v, sizes) for v in value)
     if isinstance(value, slice):
         return slice(concrete(value.start, sizes), concrete(value.stop, sizes), concrete(value.step, sizes))
-    return value
+    return value.at_sizes(sizes) if hasattr(value, "at_sizes") else value  # the graph of a loop's body
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
@@ -216,6 +256,8 @@ def text(graph: Graph) -> str:
             names[id(node)] = f"v{count}"
             count += 1
             rows.append((f"  {names[id(node)]}: {_type(node)} = {_call(node, names)}", node.line))
+            for body in (v for v in node.attrs.values() if hasattr(v, "at_sizes")):
+                rows += [(f"    {row}", "") for row in f"{body!r} {body.text}".splitlines()]
         elif id(node) not in names:
             names[id(node)] = node.name or f"c{len(names)}"
             rows.append((f"  {names[id(node)]}: {_type(node)} is {node.kind}", ""))
@@ -234,7 +276,7 @@ def _type(node: Node) -> str:
 def _call(node: Node, names: dict[int, str]) -> str:
     assert node.op is not None
     parts = [names[id(x)] if isinstance(x, Node) else str(x) for x in node.inputs]
-    parts += [f"{k}={_attribute(v)}" for k, v in node.attrs.items()]
+    parts += [f"{k}={_attribute(v)}" for k, v in node.attrs.items() if k != "specs"]
     return f"{node.op.name}({', '.join(parts)})"
 
 

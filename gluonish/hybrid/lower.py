@@ -20,7 +20,7 @@ from gluonish.hybrid import (
     lower_sorts,
 )
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
-from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import arg_reduce, moves, pooling
@@ -36,8 +36,17 @@ def lower(graph: Graph, steady: bool = True) -> list[Step]:
     steps: list[Step] = []
     groups = fuse(graph)
     wanted = in_memory(groups, graph)
+    readers = users(graph)
     for group in groups:
-        steps += lower_group(group, wanted, steady)
+        if group.nodes[0].is_op("loop", "branch"):
+            from gluonish.hybrid.lower_control import (
+                lower_control,
+            )  # which makes programs: importing it here is a circle
+
+            updated = {id(leaf) for leaf, _ in graph.updates}
+            steps += lower_control(group.nodes[0], readers[id(group.nodes[0])], updated)
+        elif not group.nodes[0].is_op("part"):  # whose memory the step of its loop fills
+            steps += lower_group(group, wanted, steady)
     steps = lower_attention.joined(steps, {id(root_of(n)) for n in graph.results()})
     return _needed(steps, graph)
 

@@ -117,9 +117,15 @@ class Program:
 
     # --- running ------------------------------------------------------------------------------------------------------
     def run(
-        self, data: Sequence[Any], sizes: tuple[int, ...], key: Any = None, held: Kept | None = None
+        self,
+        data: Sequence[Any],
+        sizes: tuple[int, ...],
+        key: Any = None,
+        held: Kept | None = None,
+        into: list[Any] | None = None,
     ) -> tuple[list[np.ndarray], Kept | None]:
-        """Runs the program on C-contiguous arrays: the outputs, and what is kept for the backward.
+        """Runs the program on C-contiguous arrays: the outputs, and what is kept for the backward. into: C-contiguous
+        arrays that the outputs are written to, instead of new ones.
 
         Raises: IndexError for an index out of range.
         """
@@ -130,7 +136,7 @@ class Program:
         if self.prepared.steps:
             self.prepared.refresh()
         try:
-            return bound.run(data, key, held)
+            return bound.run(data, key, held, into)
         finally:
             self._bound.setdefault(sizes, []).append(bound)
 
@@ -150,7 +156,10 @@ class Program:
         """Lines on the steps, and on what runs slower than it could."""
         count = len(self.prepared.steps)
         rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
-        slow = [s for s in self.steps if s.kernel is None]
+        for control in (s.control for s in self.steps if s.control is not None):
+            for program in control.programs:
+                rows += [f"{control.name} ({control.line}): {row}" for row in program.explain()]
+        slow = [s for s in self.steps if s.fallback is not None]
         rows += [f"slower: {s.name} has no kernel and runs through NumPy ({s.fallback.line})" for s in slow]  # type: ignore[union-attr]
         return rows
 

@@ -52,7 +52,7 @@ def _take_columns(fuser: Fuser, group: Group) -> None:
             continue
         sums = [n for n in other.nodes if n.op is not None and n.op.name in REDUCTIONS]
         outer = tuple(range(len(group.domain) - group.depth))
-        if any(n.attrs["axes"] != outer or n.is_op("variance") for n in sums):
+        if any(n.attrs["axes"] != outer or n.is_op("variance") for n in sums) or _reads_columns(other, group, outer):
             continue
         if (
             not {id(p) for n in other.nodes for p in n.parents if same_shape(p.shape, group.domain)}
@@ -64,6 +64,17 @@ def _take_columns(fuser: Fuser, group: Group) -> None:
         fits = fuser.within_limits(nodes, members) and all(fuser.at_home(n, group, members) for n in loops)
         if fits and not fuser.reaches(group, other) and _independent(fuser, group, other):
             _absorb(fuser, group, other)
+
+
+def _reads_columns(other: Group, group: Group, outer: tuple[int, ...]) -> bool:
+    """Whether a group reads what another one's loops have down the columns only at their end."""
+    sums = {id(n) for n in group.nodes if n.op is not None and n.op.name in REDUCTIONS and n.attrs["axes"] == outer}
+    for p in (p for n in other.nodes for p in n.parents):
+        while p.is_op("reshape"):
+            p = p.inputs[0]
+        if id(p) in sums:
+            return True
+    return False
 
 
 def _neighbours(fuser: Fuser, group: Group) -> Iterator[Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gluonish.hybrid.graph import Node
 from gluonish.kernels.kernel import Kernel, Plan
@@ -35,22 +36,30 @@ class Step:
     fallback: Node | None = None
     nodes: list[Node] = field(default_factory=list)
     indexed: Node | None = None
+    control: Any = None  # a loop or branch, which runs programs of its own
 
     @property
     def name(self) -> str:
         """The kernel's name."""
+        if self.control is not None:
+            return str(self.control.name)
         return self.kernel.name if self.kernel is not None else f"numpy {self.fallback.op.name}"  # type: ignore[union-attr]
 
     @property
     def source(self) -> str:
         """The kernel's Python source, with the user's lines as comments."""
         lines = dict.fromkeys(f"# {n.op.name} at {n.line}" for n in self.nodes if n.op is not None and n.line)
+        if self.control is not None:
+            bodies = [step.source for program in self.control.programs for step in program.steps]
+            return "\n".join([*lines, "# runs:", *bodies])
         body = self.kernel.source if self.kernel is not None else "# evaluated by NumPy"
         return "\n".join([*lines, body.strip(), ""])
 
     @property
     def assembly(self) -> str:
         """The machine code as text."""
+        if self.control is not None:
+            return "\n".join(step.assembly for program in self.control.programs for step in program.steps)
         return self.kernel.assembly if self.kernel is not None else ""
 
     def __str__(self) -> str:

@@ -169,12 +169,32 @@ class Trace:
     def random_key(self, blocks: SizeLike) -> NDArray:
         """The key for the next draw: the program's key moved on by what the trace has drawn so far."""
         if self.key is None:
-            self.key = NDArray(Node("key", Spec((2,), np.dtype("int64")), name="key"))
+            self.key = self._first_key()
         key = (
             self.key if isinstance(self.blocks, int) and self.blocks == 0 else advance_op(self.key, blocks=self.blocks)
         )
         self.blocks = self.blocks + blocks
         return key
+
+    def _first_key(self) -> NDArray:
+        return NDArray(Node("key", Spec((2,), np.dtype("int64")), name="key"))
+
+    def loop(
+        self, step: Any, data: Sequence[NDArray], states: Sequence[NDArray], length: SizeLike, while_true: bool
+    ) -> tuple[list[NDArray], list[NDArray]]:
+        """A loop with a body of its own; see `loops.py`."""
+        from gluonish.hybrid.loops import trace_loop  # whose traces of bodies are Traces: importing it here is a circle
+
+        return trace_loop(self, step, data, states, length, while_true)
+
+    def branch(self, predicate: NDArray, choices: Sequence[Any]) -> list[NDArray]:
+        """Two bodies of which one runs; see `branch.py`."""
+        from gluonish.hybrid.branch import trace_branch
+
+        return trace_branch(self, predicate, choices)
+
+    def note_own(self, array: NDArray) -> None:
+        """Tells that an array belongs to this trace; in the outermost one all do."""
 
     def note_values(self, array: NDArray) -> None:
         """Python reads the values of a real array: the trace holds only as long as they stay."""

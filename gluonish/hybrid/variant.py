@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gluonish.hybrid.gradient import cut
-from gluonish.hybrid.graph import Graph, Node
+from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
+from gluonish.hybrid.names import Names
 from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
-from gluonish.hybrid.tree import flatten, unflatten
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.op import Spec
 from gluonish.nd.size import checker, evaluator
+from gluonish.nd.tree import flatten, unflatten
 
 if TYPE_CHECKING:
     from gluonish.hybrid.function import CompiledFunction
@@ -42,6 +43,7 @@ class Variant:
         self.count_blocks = evaluator([trace.blocks], self.symbols)
         self.draws = trace.key is not None
         self.reads: Any = None
+        self.names = Names()
         self.seen_changes = -1
         self.watch: Any = None
         self.traced: Graph
@@ -75,6 +77,8 @@ class Variant:
         for work in self.each_run:
             if not work.holds():
                 return None
+        if self.names.names and not self.names.hold():
+            return None
         return sizes if not self.values_read or self._values_hold() else None
 
     def _values_hold(self) -> bool:
@@ -119,6 +123,8 @@ class Variant:
                 return f"a size on which Python branched: {guard} no longer holds"
         if self.reads is not None and not self.reads.hold():
             return f"attribute changed: {self.reads.changed()}"
+        if not self.names.hold():
+            return f"changed: {self.names.changed()}"
         if not all(work.holds() for work in self.each_run):
             return "what Python does at each run has changed"
         if not self._values_hold():
@@ -153,7 +159,7 @@ class Variant:
 
     def explain(self) -> list[str]:
         """Lines on guards, fallbacks and kernels."""
-        rows = [f"relies on {guard}" for guard in self.guards]
+        rows = [f"relies on {guard}" for guard in [*self.guards, *self.names.rows()]]
         if self.symbols:
             rows.append(f"any size of: {', '.join(self._places())}")
         rows += self.program.explain()
@@ -279,8 +285,10 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     recording = mode[2]
     trace = Trace()
     watch = dispatch.watch()
-    watching = watch.watching() if watch is not None else nullcontext()
-    with tracing(trace, recording), watching as reads:
+    names = Names()
+    names.look_into(owner.function)
+    watching = watch.watching(names.look_into) if watch is not None else nullcontext()
+    with tracing(trace, recording), watching as reads, _noting(reads, names):
         wanted = [wants(x) if recording else x._grad is not None for x in arrays]
         stand_ins = [trace.argument(x.spec, f"x{i}", w) for i, (x, w) in enumerate(zip(arrays, wanted))]
         args, kwargs = unflatten(structure, iter(stand_ins))
@@ -293,6 +301,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     outputs = [*results, *deliveries, *(value for _, value in gradients)]
     variant = Variant(owner, mode, arrays, trace)
     variant.reads = reads
+    variant.names = names
     variant.watch = watch
     variant.seen_changes = watch.changes() if watch is not None else 0
     variant.structure = shape_of_results
@@ -302,9 +311,20 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.written = list(trace.writes.arguments)
     variant.traced = trace.graph(outputs, owner.name)
     variant.traced.inputs += [h._data for h in heads]
+    check_closed(variant.traced)
     variant.optimised = run_passes(variant.traced)
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
     return variant
+
+
+@contextmanager
+def _noting(reads: Any, names: Names) -> Iterator[None]:
+    """Tells an error of the trace what the trace had read."""
+    try:
+        yield
+    except TraceError as error:
+        error.relied = (reads, names)
+        raise
 
 
 def _trace_backward(

@@ -19,6 +19,7 @@ from gluonish.nd.activations import (
     soft_shrink,
 )
 from gluonish.nd.array import NDArray
+from gluonish.nd.control import cond, foreach, while_loop
 from gluonish.nd.create import (
     arange,
     array,

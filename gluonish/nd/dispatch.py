@@ -37,7 +37,9 @@ class EachRun(Protocol):
 
 
 class TraceLike(Protocol):
-    """What arrays and ops ask of a trace under way."""
+    """What arrays and ops ask of a trace under way. `blocks`: how many random blocks a run draws."""
+
+    blocks: Any
 
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """The output of one op call."""
@@ -65,6 +67,13 @@ class TraceLike(Protocol):
 
     def random_key(self, blocks: Any) -> NDArray:
         """The key of the next draw, of so many blocks."""
+
+    def loop(self, step: Any, data: Any, states: Any, length: Any, while_true: bool) -> Any:
+        """The outputs, stacked, and the last states of `outs, states = step(slices, states)` done `length` times; with
+        `while_true` as long as the last state is true."""
+
+    def branch(self, predicate: NDArray, choices: Any) -> list[NDArray]:
+        """What the first choice gives if the predicate is true, else what the second gives."""
 
 
 class State(threading.local):

