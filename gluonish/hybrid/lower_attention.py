@@ -149,7 +149,7 @@ def _through_heads(shape: Sequence[SizeLike]) -> Steps3:
     return strides[0], strides[2], strides[1]
 
 
-def _source(x: Node) -> tuple[Node, Steps3]:
+def source_of(x: Node) -> tuple[Node, Steps3]:
     """What is read for an operand, and its steps."""
     if x.is_op("permute_dims") and x.attrs["axes"] == HEADS:
         return x.inputs[0], _through_heads(x.inputs[0].shape)
@@ -208,7 +208,7 @@ def _forward(nodes: list[Node], places: _Places) -> list[Step]:
     scores = (*query.shape[:-1], key.shape[-2])
     before: list[Step] = []
     masks, kind, code, mask_steps = _mask(node, node.inputs[-1] if _has_mask(node) else None, scores, before)
-    (q, q_steps), (k, k_steps), (v, v_steps) = (_source(x) for x in (query, key, value))
+    (q, q_steps), (k, k_steps), (v, v_steps) = (source_of(x) for x in (query, key, value))
     columns: SizeLike = value.shape[-1] if result is not None else 0
     if result is not None:
         out, out_steps = places.place(result)
@@ -235,7 +235,7 @@ def _backward(nodes: list[Node], places: _Places) -> list[Step]:
     scores = (*query.shape[:-1], key.shape[-2])
     before: list[Step] = []
     masks, kind, code, mask_steps = _mask(node, node.inputs[-1] if _has_mask(node) else None, scores, before)
-    sources = [_source(x) for x in (query, key, value, out, given)]
+    sources = [source_of(x) for x in (query, key, value, out, given)]
     wanted = [next((n for n in nodes if n.is_op(name)), None) for name in GRADIENTS]
     targets = [(None, (0, 0, 0)) if n is None else places.place(n) for n in wanted]
     steps = [s for _, s in (*sources, *targets)]
