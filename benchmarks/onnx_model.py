@@ -104,7 +104,7 @@ class _Converter:
     def constant(self, value: Any) -> str:
         """The name of a new constant."""
         name = f"c{len(self.constants)}"
-        self.constants[name] = np.ascontiguousarray(value)
+        self.constants[name] = np.asarray(value, order="C")
         return name
 
     def name_of(self, value: Any, axes: Sequence[int]) -> str:
@@ -189,7 +189,8 @@ class _Converter:
         return self.emit("Reshape", [plain, shape], range(len(attrs["shape"])))
 
     def _concat(self, inputs: list[Any], attrs: Any) -> Tensor:
-        axes = next(x.axes for x in inputs if isinstance(x, Tensor))
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        axes = tensors[0].axes if len(tensors) == len(inputs) else range(len(tensors[0].axes))  # tokens, not images
         names = [self.name_of(x, axes) for x in inputs]
         return self.emit("Concat", names, axes, axis=axes[attrs["axis"]])
 
