@@ -11,6 +11,7 @@ import numpy as np
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
+from gluonish.hybrid.lower_attention import written_out
 from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
@@ -164,7 +165,7 @@ class Variant:
         rows = [f"relies on {guard}" for guard in self.guards]
         if self.symbols:
             rows.append(f"any size of: {', '.join(self._places())}")
-        rows += self.program.explain()
+        rows += self.program.explain() + written_out(self.optimised)
         if self.backward is not None and self.backward.ready is not None:
             rows += [f"backward: {line}" for line in self.backward.ready.explain()]
         return rows

@@ -189,3 +189,11 @@ def test_errors_are_those_of_eager_calls(rng: Rng) -> None:
     for function in (nd.attention, gl.hybridize(nd.attention)):
         with pytest.raises(ValueError, match="query and key must have the same last dimension"):
             function(*arrays)
+
+
+def test_weights_in_memory_are_mentioned(rng: Rng) -> None:
+    arrays = [draw(rng, 2, 3, 4) for _ in range(3)]
+    compiled = agree(lambda q, k, v: nd.attention(q, k, v), arrays, rng)
+    assert "slower" not in compiled.explain()
+    compiled = agree(lambda q, k, v, m: nd.attention(q, k, v, m), [*arrays, draw(rng, 3, 3)], rng)
+    assert compiled.explain().count("slower: weights of an attention are a matrix in memory") == 1
