@@ -3,9 +3,11 @@
 The graph is the one that gluonish traces, before any of its passes. gluonish computes convolutions on channels-last
 arrays and permutes around them; ONNX wants channels first. So every value is remembered as an ONNX tensor and an order
 of its dimensions, and permutations move no data. What depends on weights alone is computed here; onnxruntime folds the
-factor and the shift that are left of a BatchNorm into the convolution before them.
+factor and the shift that are left of a BatchNorm into the convolution before them. What has an ONNX operator of its
+own, a layer norm say, becomes that. Indices are not checked there.
 
-Only what the networks of the benchmarks need: fixed sizes, float32, the ops that have a method below.
+Only what the networks of the benchmarks need: fixed sizes, float32 and int64 indices, the ops that have a
+method below.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ def _number(value: Any) -> Any:
     """A symbolic size as the number it is here."""
     if isinstance(value, (tuple, list)):
         return tuple(_number(v) for v in value)
+    if isinstance(value, slice):
+        return slice(_number(value.start), _number(value.stop), _number(value.step))
     return getattr(value, "hint", value)
 
 
@@ -62,6 +66,7 @@ class _Converter:
     def __init__(self) -> None:
         self.values: dict[int, Any] = {}  # by id of the node: an array, or a Tensor
         self.sources: dict[str, tuple[str, list[Any], Any]] = {}  # of a tensor: op, inputs, node
+        self.depths: dict[str, int] = {}  # the last dimension of a tensor
         self.operators: list[Operator] = []
         self.constants: dict[str, np.ndarray] = {}
 
@@ -77,6 +82,7 @@ class _Converter:
             raise NotImplementedError(f"no ONNX operator for {node.op.name} ({node.line})")
         found = method(inputs, attrs)
         self.values[id(node)] = found
+        self.depths.setdefault(found.name, _number(node.shape[-1:] or (1,))[0])
         self.sources.setdefault(found.name, (node.op.name, inputs, attrs))
 
     def needed(self, result: str) -> list[Operator]:
@@ -98,7 +104,7 @@ class _Converter:
     def constant(self, value: Any) -> str:
         """The name of a new constant."""
         name = f"c{len(self.constants)}"
-        self.constants[name] = np.ascontiguousarray(value)
+        self.constants[name] = np.asarray(value, order="C")
         return name
 
     def name_of(self, value: Any, axes: Sequence[int]) -> str:
@@ -119,7 +125,34 @@ class _Converter:
         return self.emit(op, [self.name_of(x, axes) for x in inputs], axes)
 
     def _add(self, inputs: list[Any], attrs: Any) -> Tensor:
-        return self._elementwise("Add", inputs)
+        found = layer_norm_of(self.sources, inputs)
+        if found is None:
+            return self._elementwise("Add", inputs)
+        x, gamma, beta, epsilon = found
+        names = [x.name, *(self.constant(np.float32(v).ravel()) for v in (gamma, beta))]
+        return self.emit("LayerNormalization", names, x.axes, axis=-1, epsilon=epsilon)
+
+    def _subtract(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self._elementwise("Sub", inputs)
+
+    def _gelu(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self._elementwise("Gelu", inputs)
+
+    def _gelu_tanh(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self.emit("Gelu", [inputs[0].name], inputs[0].axes, approximate="tanh")
+
+    def _tanh(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self._elementwise("Tanh", inputs)
+
+    def _rsqrt(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self.emit("Reciprocal", [self._elementwise("Sqrt", inputs).name], inputs[0].axes)
+
+    def _variance(self, inputs: list[Any], attrs: Any) -> Tensor:
+        x = inputs[0]
+        over = self.constant(np.array([x.axes[a] for a in attrs["axes"]], np.int64))
+        distance = self.emit("Sub", [x.name, self.emit("ReduceMean", [x.name, over], x.axes).name], x.axes).name
+        square = self.emit("Mul", [distance, distance], x.axes)
+        return self.emit("ReduceMean", [square.name, over], x.axes, keepdims=int(attrs["keepdims"]))
 
     def _multiply(self, inputs: list[Any], attrs: Any) -> Tensor:
         return self._elementwise("Mul", inputs)
@@ -156,7 +189,8 @@ class _Converter:
         return self.emit("Reshape", [plain, shape], range(len(attrs["shape"])))
 
     def _concat(self, inputs: list[Any], attrs: Any) -> Tensor:
-        axes = inputs[0].axes
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        axes = tensors[0].axes if len(tensors) == len(inputs) else range(len(tensors[0].axes))  # tokens, not images
         names = [self.name_of(x, axes) for x in inputs]
         return self.emit("Concat", names, axes, axis=axes[attrs["axis"]])
 
@@ -165,10 +199,46 @@ class _Converter:
         over = self.constant(np.array([x.axes[a] for a in attrs["axes"]], np.int64))
         return self.emit("ReduceSum", [x.name, over], x.axes, keepdims=int(attrs["keepdims"]))
 
+    def _take(self, inputs: list[Any], attrs: Any) -> Tensor:
+        table, places = inputs
+        rank = len(places.axes) + table.ndim - 1
+        return self.emit("Gather", [self.constant(table), places.name], range(rank), axis=attrs["axis"])
+
+    def _where(self, inputs: list[Any], attrs: Any) -> Tensor:
+        """Only what moves negative indices out of range: the indices themselves."""
+        op, (_, least), _ = self.sources.get(inputs[0].name, ("", (None, None), None))
+        if op != "less" or least != 0:
+            raise NotImplementedError("no ONNX operator for where")
+        return inputs[2]
+
+    def _less(self, inputs: list[Any], attrs: Any) -> Tensor:
+        return self._elementwise("Less", inputs)
+
+    def _index(self, inputs: list[Any], attrs: Any) -> Tensor:
+        x, key = inputs[0], attrs["key"]
+        names = [i for i, k in enumerate(key) if k != slice(None)]
+        if len(names) != 1 or not isinstance(key[names[0]], int):
+            raise NotImplementedError("no ONNX operator for this index")
+        plain = self.name_of(x, range(len(x.axes)))
+        place = self.constant(np.int64(key[names[0]]))
+        return self.emit("Gather", [plain, place], range(len(x.axes) - 1), axis=names[0])
+
     # --- products and windows ---
     def _matmul(self, inputs: list[Any], attrs: Any) -> Tensor:
-        names = [self.name_of(x, (0, 1)) for x in inputs]
-        return self.emit("MatMul", names, (0, 1))
+        axes = range(max(len(getattr(x, "axes", ())) for x in inputs))
+        names = [self.name_of(x, axes if isinstance(x, Tensor) else range(x.ndim)) for x in inputs]
+        return self.emit("MatMul", names, axes)
+
+    def _attention(self, inputs: list[Any], attrs: Any) -> Tensor:
+        query, key, value = inputs
+        if attrs["causal"] or len(query.axes) != 4:
+            raise NotImplementedError("no ONNX operators for this kind of attention")
+        turned = Tensor(key.name, (*key.axes[:2], key.axes[3], key.axes[2]))
+        q, k, v = (self.name_of(x, range(4)) for x in (query, turned, value))
+        scale = self.constant(np.float32(attrs["scale"] or self.depths[query.name] ** -0.5))
+        scores = self.emit("Mul", [self.emit("MatMul", [q, k], range(4)).name, scale], range(4))
+        weights = self.emit("Softmax", [scores.name], range(4), axis=-1)
+        return self.emit("MatMul", [weights.name, v], range(4))
 
     def _convolution(self, inputs: list[Any], attrs: Any) -> Tensor:
         x, weight = inputs
@@ -186,6 +256,26 @@ class _Converter:
 
     def _image(self, x: Tensor) -> str:
         return self.name_of(x, CHANNELS_LAST)
+
+
+def layer_norm_of(sources: dict[str, Any], inputs: list[Any]) -> tuple[Tensor, Any, Any, float] | None:
+    """What is normalised, gamma, beta and epsilon, if this sum is the end of a norm of rows."""
+
+    def source(x: Any, op: str) -> Any:
+        found = sources.get(x.name) if isinstance(x, Tensor) else None
+        return found if found is not None and found[0] == op else None
+
+    scaled = source(inputs[0], "multiply")
+    normal = scaled and source(scaled[1][0], "multiply")
+    root = normal and source(normal[1][1], "rsqrt")
+    shifted = root and source(root[1][0], "add")
+    spread = shifted and source(shifted[1][0], "variance")
+    if not spread or isinstance(inputs[1], Tensor) or isinstance(scaled[1][1], Tensor):
+        return None
+    x = spread[1][0]
+    if spread[2]["axes"] != (len(x.axes) - 1,) or list(x.axes) != sorted(x.axes):
+        return None
+    return x, scaled[1][1], inputs[1], shifted[1][1]
 
 
 def _window(attrs: dict[str, Any]) -> dict[str, Any]:

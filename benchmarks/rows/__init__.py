@@ -16,6 +16,7 @@ from benchmarks.rows import cnn  # isort: skip
 from benchmarks.rows import convolution_layers  # isort: skip
 from benchmarks.rows import recurrent  # isort: skip
 from benchmarks.rows import models  # isort: skip
+from benchmarks.rows import models_transformers  # isort: skip
 from benchmarks.rows import startup  # isort: skip
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "memory",
     "mlp",
     "models",
+    "models_transformers",
     "moves",
     "recurrent",
     "scan",

@@ -94,6 +94,7 @@ class Bound:
         self.stamp = -1
         self.checked = any(step.checks for step in self.steps)
         self.updated = [] if prepared else program.updated
+        self.updates = not prepared and bool(program.graph.updates)
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
         self._plan()
         self._fill()
@@ -176,7 +177,7 @@ class Bound:
                 words.append(number)
             self.shared.append(self._long(step, plan))
             rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
-            if step.checks and self.updated:  # nothing may be updated by what comes of a wrong index
+            if step.checks and self.updates:  # nothing may be updated by what comes of a wrong index
                 self.parts += [(begun, len(rows)), self._stop_if_wrong]
                 begun = len(rows)
         self.parts.append((begun, len(rows)))

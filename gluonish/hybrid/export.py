@@ -221,8 +221,8 @@ class ImportedModel:
         for left, holds, _, right, wanted in self.guards:
             if holds(_sized(left, sizes), _sized(right, sizes)) != wanted:
                 raise ValueError("a guard does not hold for the sizes that it was exported with")
-        if any(self.nodes[a].get("kind") != "captured" or specs[a] != specs[b] for a, b in self.updates):
-            raise ValueError("it updates what is no array of its own, or by values of another shape")
+        if any(self.nodes[a].get("kind") not in ("captured", "input") or specs[a] != specs[b] for a, b in self.updates):
+            raise ValueError("it updates what is neither its own nor an argument, or by values of another shape")
         _sized(self.blocks, sizes)
 
     def _recipe(self, number: int, node: dict[str, Any], arrays: dict[str, NDArray], make: Any) -> Any:

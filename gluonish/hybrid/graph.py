@@ -81,11 +81,11 @@ class Node:
 
 @dataclass
 class Graph:
-    """Nodes in order, inputs and outputs, and the captured arrays that the outputs of `updates` are written to."""
+    """Nodes in order, inputs and outputs, and the arrays, captured ones or arguments, that `updates` write to."""
 
     inputs: list[Node]
     outputs: list[Node]
-    updates: list[tuple[Node, Node]] = field(default_factory=list)  # (captured leaf, new value)
+    updates: list[tuple[Node, Node]] = field(default_factory=list)  # (leaf, new value)
     name: str = "graph"
 
     def results(self) -> list[Node]:

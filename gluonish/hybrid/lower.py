@@ -16,6 +16,7 @@ from gluonish.hybrid import (
     lower_loops,
     lower_moves,
     lower_recurrent,
+    lower_rows,
     lower_scans,
     lower_sorts,
 )
@@ -147,6 +148,7 @@ _RULES: dict[str, Lowering] = {
     **lower_lookups.RULES,
     **lower_moves.RULES,
     **lower_recurrent.RULES,
+    **lower_rows.RULES,
     **lower_scans.RULES,
     **lower_sorts.RULES,
     "argmax": _arg,

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gluonish.hybrid.fuse import root_of
-from gluonish.hybrid.graph import Node, apply
+from gluonish.hybrid.fuse import alias_of, root_of
+from gluonish.hybrid.graph import Graph, Node, apply
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels.attention import (
@@ -29,11 +29,10 @@ from gluonish.kernels.attention_row import attention_row_kernel, row_plan
 from gluonish.kernels.scalars import CODES
 from gluonish.kernels.tiling import tile_of
 from gluonish.nd.op import OPS
-from gluonish.nd.ops.attention import HEADS, scale_of
+from gluonish.nd.ops.attention import GRADIENTS, HEADS, scale_of
 from gluonish.nd.size import SizeLike, product, same, same_shape
 
 FLOPS = 80.0  # multiply-adds a nanosecond, about, of one core
-GRADIENTS = tuple(f"attention_{of}_gradient" for of in ("query", "key", "value"))
 Steps3 = tuple[SizeLike, SizeLike, SizeLike]  # in elements: from batch to batch, head to head, row to row
 
 
@@ -65,6 +64,23 @@ def joined(steps: list[Step], wanted: set[int]) -> list[Step]:
         elif step not in places.absorbed:
             out.append(step)
     return out
+
+
+def written_out(graph: Graph) -> list[str]:
+    """Lines for `explain` on attentions whose weights are computed by other ops, as a matrix in memory."""
+    lines = []
+    for node in graph.nodes():
+        kernel = node.is_op("attention", "attention_statistics", *GRADIENTS)
+        if (
+            not kernel
+            and alias_of(node) is None
+            and any(root_of(p).is_op("attention_statistics") for p in node.parents)
+        ):
+            lines.append(
+                f"slower: weights of an attention are a matrix in memory, as the gradient of a mask of floats, dropout "
+                f"of weights and second gradients need them ({node.line})"
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _calls(found: list[tuple[int, Node]], steps: list[Step]) -> dict[int, list[Node]]:
@@ -149,7 +165,7 @@ def _through_heads(shape: Sequence[SizeLike]) -> Steps3:
     return strides[0], strides[2], strides[1]
 
 
-def _source(x: Node) -> tuple[Node, Steps3]:
+def source_of(x: Node) -> tuple[Node, Steps3]:
     """What is read for an operand, and its steps."""
     if x.is_op("permute_dims") and x.attrs["axes"] == HEADS:
         return x.inputs[0], _through_heads(x.inputs[0].shape)
@@ -208,7 +224,7 @@ def _forward(nodes: list[Node], places: _Places) -> list[Step]:
     scores = (*query.shape[:-1], key.shape[-2])
     before: list[Step] = []
     masks, kind, code, mask_steps = _mask(node, node.inputs[-1] if _has_mask(node) else None, scores, before)
-    (q, q_steps), (k, k_steps), (v, v_steps) = (_source(x) for x in (query, key, value))
+    (q, q_steps), (k, k_steps), (v, v_steps) = (source_of(x) for x in (query, key, value))
     columns: SizeLike = value.shape[-1] if result is not None else 0
     if result is not None:
         out, out_steps = places.place(result)
@@ -235,7 +251,7 @@ def _backward(nodes: list[Node], places: _Places) -> list[Step]:
     scores = (*query.shape[:-1], key.shape[-2])
     before: list[Step] = []
     masks, kind, code, mask_steps = _mask(node, node.inputs[-1] if _has_mask(node) else None, scores, before)
-    sources = [_source(x) for x in (query, key, value, out, given)]
+    sources = [source_of(x) for x in (query, key, value, out, given)]
     wanted = [next((n for n in nodes if n.is_op(name)), None) for name in GRADIENTS]
     targets = [(None, (0, 0, 0)) if n is None else places.place(n) for n in wanted]
     steps = [s for _, s in (*sources, *targets)]

@@ -18,6 +18,7 @@ from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 
 FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
+NUMBERS = 20.0  # numbers of a right operand that a core reads a nanosecond: products of few rows wait for them
 
 
 def lower(group: Group, steady: bool) -> list[Step] | None:
@@ -133,7 +134,7 @@ def _contract_step(
         return kernel.plan(ins, [tuple(sizes[:rank])])
 
     def work(ins: Any, outs: Any, p: Any) -> float:
-        return float(product(outs[0])) * hint(depth) / FLOPS
+        return max(float(product(outs[0])) * hint(depth) / FLOPS, float(product(ins[1])) / NUMBERS)
 
     return Step(reads, [last], kernel, plan or planned, tuple(out_shape), work=work, nodes=list(group.nodes))
 

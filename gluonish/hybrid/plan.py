@@ -86,7 +86,7 @@ def plan_arena(
             if id(root) in out:
                 continue
             heir = next(
-                (d for d in dying if step.in_place and size_of(d) == size_of(root) and same_kind(d, root)), None
+                (d for d in dying if _may_take(step, d) and size_of(d) == size_of(root) and same_kind(d, root)), None
             )
             if heir is not None:
                 dying.remove(heir)
@@ -103,6 +103,11 @@ def plan_arena(
                 del owners[id(node)]
                 arena.give(out[id(node)].at)
     return out, scratch_at, arena.size
+
+
+def _may_take(step: Step, node: Node) -> bool:
+    """Whether a step may write over a value that it reads."""
+    return step.in_place and (step.over is None or root_of(step.over) is node)
 
 
 def same_kind(a: Node, b: Node) -> bool:

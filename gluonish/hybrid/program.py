@@ -41,13 +41,14 @@ class Program:
         self.fixed = captured_only(self.graph)
         self.steps = lower(self.graph, steady)
         self.captured = [n for n in self.graph.leaves() if n.kind == "captured"]
-        self.captured += [leaf for leaf, _ in self.graph.updates if leaf not in self.captured]
+        updated = [leaf for leaf, _ in self.graph.updates if leaf.kind == "captured"]
+        self.captured += [leaf for leaf in updated if leaf not in self.captured]
         self.places = self._outer_places()
         self._place_updates()
         self._number_sizes()
         self.prepared = Prepared(self, steady)
         self.main = [s for s in self.steps if s not in self.prepared.steps]
-        self.updated = [leaf.array for leaf, _ in self.graph.updates]
+        self.updated = [leaf.array for leaf in updated]
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
@@ -67,7 +68,7 @@ class Program:
         return places
 
     def _place_updates(self) -> None:
-        """New values of captured arrays are written in place where nobody needs the old ones any more, else copied."""
+        """New values of updated arrays are written in place where nobody needs the old ones any more, else copied."""
         for leaf, value in self.graph.updates:
             root = root_of(value)
             if id(root) not in self.places and self._may_overwrite(leaf, root):
@@ -81,6 +82,9 @@ class Program:
             return False
         writer = next((i for i, s in enumerate(self.steps) if any(root_of(w) is root for w in s.writes)), None)
         if writer is None or not self.steps[writer].in_place:
+            return False
+        over = self.steps[writer].over
+        if over is not None and root_of(over) is not leaf:
             return False
         readers = [i for i, s in enumerate(self.steps) if any(root_of(r) is leaf for r in s.reads)]
         return all(i <= writer for i in readers)

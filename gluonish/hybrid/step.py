@@ -20,8 +20,9 @@ class Step:
 
     plan: (shapes read, shapes written, values of `sizes`) -> Plan. The kernel's arguments are the addresses of what is
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
-    memory of a read of the same size that nobody reads later. checks: the kernel ends its writes with the program's
-    error cell. indexed: the node that looks up indices, where that is not the step's only one.
+    memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
+    its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
+    one.
     """
 
     reads: list[Node]
@@ -32,6 +33,7 @@ class Step:
     extra: tuple[SizeLike, ...] = ()
     work: Callable[[Shapes, Shapes, Plan], float] | None = None
     in_place: bool = False
+    over: Node | None = None
     checks: str = ""
     fallback: Node | None = None
     nodes: list[Node] = field(default_factory=list)

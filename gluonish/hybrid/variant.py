@@ -11,11 +11,14 @@ import numpy as np
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
+from gluonish.hybrid.lower_attention import written_out
 from gluonish.hybrid.names import Names
 from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
+from gluonish.hybrid.tree import flatten, unflatten
+from gluonish.kernels.pointers import address_of
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
@@ -56,7 +59,8 @@ class Variant:
         self.values_read = trace.read
         self.each_run = trace.each_run
         self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
-        self.written: list[int] = []  # arguments that it assigned to
+        self.written: list[int] = []  # arguments that it assigned to: their values are among the outputs
+        self.in_place: list[int] = []  # the same, but the program writes to their memory
         self.differentiable: list[bool] = []
 
     def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
@@ -138,7 +142,13 @@ class Variant:
         data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
         for work in self.each_run:
             work.before()
-        results, kept = self.program.run(data, sizes, key)
+        try:
+            if self.in_place:
+                apart(data, self.in_place)
+            results, kept = self.program.run(data, sizes, key)
+        finally:  # whatever happened, they may have changed
+            for position in self.in_place:
+                taken_back(arrays[position], data[position])
         outputs = [NDArray(d) for d in results]
         if self.deliveries or self.written:
             self._deliver(arrays, outputs)
@@ -162,7 +172,7 @@ class Variant:
         rows = [f"relies on {guard}" for guard in [*self.guards, *self.names.rows()]]
         if self.symbols:
             rows.append(f"any size of: {', '.join(self._places())}")
-        rows += self.program.explain()
+        rows += self.program.explain() + written_out(self.optimised)
         if self.backward is not None and self.backward.ready is not None:
             rows += [f"backward: {line}" for line in self.backward.ready.explain()]
         return rows
@@ -174,6 +184,25 @@ class Variant:
             for axis, size in enumerate(argument.shape)
             if not isinstance(size, int)
         ]
+
+
+def apart(data: list[np.ndarray], written: list[int]) -> None:
+    """Gives arguments that will be written to memory of their own where another argument lies in theirs."""
+    ends = [(start := address_of(d), start + d.nbytes, i) for i, d in enumerate(data)]
+    own = set(written)
+    before = (0, 0, -1)
+    for one in sorted(ends):
+        if one[0] < before[1]:
+            for i in {one[2], before[2]} & own:
+                data[i] = data[i].copy()
+        before = max(before, one, key=lambda e: e[1])
+
+
+def taken_back(array: NDArray, written: np.ndarray) -> None:
+    """An argument has what a program wrote, to its memory or to a copy of it."""
+    if written is not array._data:
+        array._data[...] = written
+    array._version[0] += 1
 
 
 def contiguous(data: np.ndarray) -> np.ndarray:
@@ -297,7 +326,9 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
         results = [trace.capture(r) for r in results]
         differentiable = [recording and r.dtype.kind == "f" and wants(r) for r in results]
         heads, gradients = _trace_backward(trace, results, differentiable) if any(differentiable) else ([], [])
-    deliveries = [*[v for _, v in trace.deliveries], *trace.writes.arguments.values()]
+    written = trace.writes.arguments
+    in_place = {} if gradients else written  # a backward reads arguments as they were
+    deliveries = [v for _, v in trace.deliveries] + ([] if in_place else list(written.values()))
     outputs = [*results, *deliveries, *(value for _, value in gradients)]
     variant = Variant(owner, mode, arrays, trace)
     variant.reads = reads
@@ -308,8 +339,9 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.single = len(results) == 1 and not isinstance(shape_of_results, tuple)
     variant.differentiable = differentiable
     variant.deliveries = [original for original, _ in trace.deliveries]
-    variant.written = list(trace.writes.arguments)
+    variant.written, variant.in_place = [] if in_place else list(written), list(in_place)
     variant.traced = trace.graph(outputs, owner.name)
+    variant.traced.updates += [(trace.inputs[i], trace.capture(value)._data) for i, value in in_place.items()]
     variant.traced.inputs += [h._data for h in heads]
     check_closed(variant.traced)
     variant.optimised = run_passes(variant.traced)

@@ -4,7 +4,8 @@ A tile of the forward is a block of queries of one head: keys come in blocks, we
 score so far, and what earlier blocks gave is scaled down when a later one is higher. The statistics (log-sum-exp of the
 scores) are one more output. The backward gets the weights back from them; a tile is one head, or a part of its keys: it
 walks the blocks of queries in one order, so sums over queries stand in one order whatever the number of threads. Keys
-that a causal mask hides are skipped block by block, and so is padding at the end that a mask of bools hides.
+that a causal mask hides are skipped block by block, and so are those at the end that a mask of bools hides, in the
+forward from every query of a block, else from all queries.
 
 Deliberately not here: the arithmetic of a block (`attention_tiles.py`), a single query (`attention_row.py`).
 
@@ -129,6 +130,17 @@ FILL_MASK = """for c in range(0, lanes, {VL}):
                                    max(min({VL}, count - c), 0), min({VL}, part - r))"""
 SKIP = """while {first_turn_apart}shown > 0 and not read_b1(mask + outer * m_outer + head * m_head, shown - 1):
     shown -= 1"""  # padding at the end; in the backward, the first turn writes zeros there
+SKIP_UNSEEN = """seen = 0
+for i in range(count - 1, -1, -1):  # keys that none of the queries may look at, as the unused end of a cache
+    row, last = mask + outer * m_outer + head * m_head + (first + i) * m_step, shown
+    while last > seen and (row + last) % 8 != 0 and not read_b1(row, last - 1):
+        last -= 1
+    while last - 8 >= seen and (row + last) % 8 == 0 and read_i64(row + last - 8, 0) == 0:
+        last -= 8
+    while last > seen and not read_b1(row, last - 1):
+        last -= 1
+    seen = max(seen, last)
+shown = seen"""
 GIVE_STATISTICS = """for i in range(count):
             t = load_{code}(total, i)
             h = load_{code}(before, i)
@@ -257,7 +269,7 @@ def attention_kernel(variant: Variant, statistics: bool = False) -> Kernel:
     }
     pieces = {
         "fill_mask": FILL_MASK.format(**names) if variant.mask == "full" else "",
-        "skip": _skip(variant, "", 8),
+        "skip": SKIP_UNSEEN.replace("\n", "\n        ") if _full_of_bools(variant) else _skip(variant, "", 8),
         "give_statistics": GIVE_STATISTICS.format(**names) if statistics else "",
     }
     how = (variant.dtype, tile)
@@ -351,6 +363,10 @@ def _loads(arrays: Sequence[str], steps: Sequence[str], names: dict[str, Any]) -
     sizes += [f"{of}_{step}" for of in steps for step in ("outer", "head", "step")]
     lines += [f"{name} = load_i64(s, {i})" for i, name in enumerate(sizes) if name]
     return "\n    ".join([*lines, f"scale = cast_{names['code']}(load_f64(s, 5))"])
+
+
+def _full_of_bools(variant: Variant) -> bool:
+    return variant.mask == "full" and variant.code == "b1"
 
 
 def _skip(variant: Variant, first_turn_apart: str, indent: int) -> str:

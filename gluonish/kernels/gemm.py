@@ -37,6 +37,8 @@ def matmul(args, begin, end):
         columns = min({NR}, n - column)
         right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
         panel = right + batch * right_batch + column * k * {size}
+        ahead_end = panel + min(2 * {NR}, n - column) * k * {size}  # the next panel is fetched while this one is used
+        ahead = panel + {NR} * k * {size} + row_begin // {MR} * 64 * k % ({NR} * k * {size})
         for k_begin in range(0, max(k, 1), k_block):
             phase = (k_begin == 0) * 1 + (k_begin + k_block >= k) * 2
             a = left + batch * m * k * {size} + k_begin * left_step
@@ -47,7 +49,9 @@ def matmul(args, begin, end):
                     write_i64(table, r, a + place * row_step)
                     write_i64(out_rows, r, (batch * m + place) * n * {size})
                 product(table, 0, 1, start, min(k_block, k - k_begin), left_step, panel, right_step,
-                        out, out_rows, row_end - row, column, columns, phase, extras)
+                        out, out_rows, row_end - row, column, columns, phase, extras,
+                        ahead, 64 if ahead < ahead_end else 0)
+                ahead += 64 * min(k_block, k - k_begin)
 """
 
 
@@ -66,7 +70,7 @@ def matmul_kernel(dtype: str, transpose_a: bool = False, epilogue: Epilogue = ()
         out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=size,
     )  # fmt: skip
     externals = (
-        ("product", "microkernel:product", (dtype, "taps", tile, epilogue)),
+        ("product", "microkernel:product", (dtype, "taps", tile, epilogue, True)),
         ("stack", "microkernel:stack", (8 * tile.rows,)),
     )
 

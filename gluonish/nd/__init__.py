@@ -139,6 +139,7 @@ from gluonish.nd.ops.elementwise import (
     trunc,
     where,
 )
+from gluonish.nd.ops.rows import write_rows
 from gluonish.nd.ops.special import polygamma
 from gluonish.nd.recurrent import gru, lstm, rnn
 from gluonish.nd.sequences import (

@@ -13,7 +13,7 @@ class Network(nn.HybridBlock):
     """A network in two parts, each an attribute that may be used alone or replaced: `features` makes a vector of each
     image, `output` scores of the classes from it. Shapes: (N, 3, H, W) -> (N, classes)."""
 
-    features: nn.HybridSequential
+    features: nn.HybridBlock
     output: Any
 
     def forward(self, x: NDArray) -> NDArray:

@@ -189,3 +189,25 @@ def test_errors_are_those_of_eager_calls(rng: Rng) -> None:
     for function in (nd.attention, gl.hybridize(nd.attention)):
         with pytest.raises(ValueError, match="query and key must have the same last dimension"):
             function(*arrays)
+
+
+def test_weights_in_memory_are_mentioned(rng: Rng) -> None:
+    arrays = [draw(rng, 2, 3, 4) for _ in range(3)]
+    compiled = agree(lambda q, k, v: nd.attention(q, k, v), arrays, rng)
+    assert "slower" not in compiled.explain()
+    compiled = agree(lambda q, k, v, m: nd.attention(q, k, v, m), [*arrays, draw(rng, 3, 3)], rng)
+    assert compiled.explain().count("slower: weights of an attention are a matrix in memory") == 1
+
+
+def test_keys_that_a_block_of_queries_may_not_look_at(rng: Rng) -> None:
+    """Stairs, as a cache that is not full yet shows them; at odd sizes, with queries that see nothing at all."""
+    compiled = gl.hybridize(lambda q, k, v, m: nd.attention(q, k, v, m))
+    for queries, keys in ((5, 61), (37, 203), (130, 77), (2, 2)):
+        arrays = [draw(rng, 2, 3, n, 4) for n in (queries, keys, keys)]
+        ends = np.sort(rng.integers(0, keys // 2 + 2, (2, 1, queries, 1)), axis=2)
+        mask = (np.arange(keys) < ends) & (rng.random((2, 1, queries, keys)) < 0.9)
+        arrays[2][:, :, keys // 2 + 1 :] = np.nan if keys > 50 else 0.0  # never read
+        found = compiled(*arrays, nd.array(mask)).asnumpy()
+        arrays[2][:, :, keys // 2 + 1 :] = 0.0
+        wanted = nd.attention(*arrays, nd.array(mask)).asnumpy()
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from gluonish import nd
-from gluonish.block.indices import strict
 from gluonish.block.nn.dense import Dense
 from gluonish.block.nn.layer import Layer, positive
 from gluonish.block.tree import title
@@ -25,10 +24,11 @@ class MultiHeadAttention(Layer):
     causal: no query sees later keys. dropout: of weights, in train mode (then the weights are in memory, which is
     slower). in_units: numbers of each input, found from the first batch if 0.
 
-    Decoding: `cache = layer.new_cache(batch, capacity)`, then `out, cache = layer(x, cache=cache, position=position)`,
-    where `position`, an array of one integer, tells how many tokens the cache holds. Their keys and values are not
-    computed again. The cache has one shape from the first token to the last, so a hybridized layer is traced and
-    compiled once for prompts and once for single tokens.
+    Decoding: `cache = layer.new_cache(batch, capacity)`, then `out = layer(x, cache=cache, position=position)`, where
+    `position`, an array of one integer, tells how many tokens the cache holds. Their keys and values are not computed
+    again; those of x are written into the cache, in place. The cache has one shape from the first token to the last, so
+    a hybridized layer is traced and compiled once for prompts and once for single tokens. No gradient flows through a
+    cache: outside autograd.record() only.
 
     Shapes: query (N, T, I), key and value (N, S, I) -> (N, T, units); cache 2 of (N, num_heads, capacity, D).
 
@@ -36,8 +36,10 @@ class MultiHeadAttention(Layer):
     >>> layer = nn.MultiHeadAttention(8, 2, causal=True); layer.initialize()
     >>> layer(nd.ones((2, 5, 8))).shape
     (2, 5, 8)
-    >>> out, cache = layer(nd.ones((2, 5, 8)), cache=layer.new_cache(2, 16), position=nd.array([0]))
-    >>> layer(nd.ones((2, 1, 8)), cache=cache, position=nd.array([5]))[0].shape
+    >>> cache = layer.new_cache(2, 16)
+    >>> layer(nd.ones((2, 5, 8)), cache=cache, position=nd.array([0])).shape
+    (2, 5, 8)
+    >>> layer(nd.ones((2, 1, 8)), cache=cache, position=nd.array([5])).shape
     (2, 1, 8)
 
     Raises: ValueError for units that are no multiple of num_heads or inputs that do not fit, IndexError for a position
@@ -78,8 +80,8 @@ class MultiHeadAttention(Layer):
         mask: NDArray | None = None,
         cache: Cache | None = None,
         position: NDArray | None = None,
-    ) -> Any:
-        """See the class. Gives the result, with a cache (result, new cache)."""
+    ) -> NDArray:
+        """See the class."""
         if query.ndim != 3:
             raise self.misfit(query)
         if cache is not None and key is not None:
@@ -93,12 +95,11 @@ class MultiHeadAttention(Layer):
             mask = mask.reshape((mask.shape[0], 1, 1, mask.shape[1]))
         causal = self.causal
         if cache is not None:
-            cache, seen = self._extended(cache, k, v, position)
+            seen = self._extend(cache, k, v, position)
             k, v = cache
             mask, causal = seen if mask is None else self._both(mask, seen), False
         out = self._attend(q, k, v, mask, causal)  # (N, H, T, D)
-        out = self.output(out.transpose((0, 2, 1, 3)).reshape((*query.shape[:2], self.units)))
-        return out if cache is None else (out, cache)
+        return self.output(out.transpose((0, 2, 1, 3)).reshape((*query.shape[:2], self.units)))
 
     def new_cache(self, batch: int, capacity: int, dtype: Any = None) -> Cache:
         """An empty cache for sequences of at most `capacity` tokens."""
@@ -116,8 +117,8 @@ class MultiHeadAttention(Layer):
             return nd.attention(q, k, v, mask, causal)
         return nd.matmul(nd.dropout(nd.attention_weights(q, k, mask, causal), self.dropout), v)
 
-    def _extended(self, cache: Cache, k: NDArray, v: NDArray, position: NDArray | None) -> tuple[Cache, NDArray]:
-        """The cache with the new keys and values, and which of it each query sees, (T, capacity)."""
+    def _extend(self, cache: Cache, k: NDArray, v: NDArray, position: NDArray | None) -> NDArray:
+        """Puts the new keys and values into the cache; gives which of it each query sees, (T, capacity)."""
         if not isinstance(position, NDArray) or position.dtype.kind not in "iu" or position.shape not in ((), (1,)):
             raise TypeError(
                 f"{title(self)}: with a cache, position must be an array of one integer, as nd.array([0]) (a Python "
@@ -130,17 +131,11 @@ class MultiHeadAttention(Layer):
                 f"{shape_text(k.shape)}, got {shape_text(cache[0].shape)} and {shape_text(cache[1].shape)} "
                 f"({user_line()})"
             )
+        for held, new in zip(cache, (k, v)):
+            nd.write_rows(held, position, new)
         count = k.shape[2]
-        slots = nd.arange(capacity)
-        wanted = strict(position.reshape((1,)) + nd.arange(count), capacity)
-        places = nd.take(slots, wanted)  # IndexError where there is no slot
-        offset = slots.reshape((capacity, 1)) - places[:1]  # which of the new tokens a slot is for
-        fresh = nd.logical_and(offset >= 0, offset < count)
-        if count != 1:
-            chosen = nd.clip(offset.reshape((capacity,)), 0, count - 1)
-            k, v = nd.take(k, chosen, 2), nd.take(v, chosen, 2)
-        seen = slots <= (places if self.causal else places[-1:]).reshape((-1, 1))
-        return (nd.where(fresh, k, cache[0]), nd.where(fresh, v, cache[1])), seen
+        last = position.reshape((1, 1)) + (nd.arange(count).reshape((count, 1)) if self.causal else count - 1)
+        return nd.arange(capacity) <= last
 
     def _both(self, mask: NDArray, seen: NDArray) -> Any:
         """What both masks let through."""

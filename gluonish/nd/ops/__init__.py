@@ -14,6 +14,7 @@ from gluonish.nd.ops import (
     recurrent,
     reduce,
     resize,
+    rows,
     scan,
     sort,
     special,

@@ -70,7 +70,9 @@ def _statistics_rule(query: Spec, key: Spec, mask: Spec | None = None, *, causal
     return Spec(_check("attention_statistics", query, key, None, mask)[:-1], query.dtype)
 
 
-def _gradient_rule(name: str, position: int) -> Any:
+def _gradient_rule(position: int) -> Any:
+    """The rule of the gradient of the query 0, key 1 or value 2."""
+
     def rule(
         g: Spec,
         out: Spec,
@@ -83,6 +85,7 @@ def _gradient_rule(name: str, position: int) -> Any:
         causal: bool,
         scale: float | None,
     ) -> Spec:
+        name = GRADIENTS[position]
         scores = _check(name, query, key, value, mask)
         wanted = (*scores[:-1], value.shape[-1])
         for x, shape in ((g, wanted), (out, wanted), (statistics, scores[:-1])):
@@ -341,7 +344,7 @@ attention_statistics_op: Op = register(
 )
 
 
-_QUERY, _KEY, _VALUE = (_gradient_rule(f"attention_{of}_gradient", i) for i, of in enumerate(("query", "key", "value")))
+_QUERY, _KEY, _VALUE = map(_gradient_rule, range(3))
 attention_query_gradient_op: Op = register(
     Op(
         "attention_query_gradient",
@@ -379,6 +382,7 @@ attention_value_gradient_op: Op = register(
     )
 )
 _GRADIENTS = (attention_query_gradient_op, attention_key_gradient_op, attention_value_gradient_op)
+GRADIENTS = tuple(op.name for op in _GRADIENTS)
 
 
 def attention(
