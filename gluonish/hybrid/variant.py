@@ -17,7 +17,6 @@ from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
-from gluonish.hybrid.tree import flatten, unflatten
 from gluonish.kernels.pointers import address_of
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
