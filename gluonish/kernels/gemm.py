@@ -9,8 +9,9 @@ Deliberately not here: convolutions (`conv.py`), any strides but row-major ones.
 
 from __future__ import annotations
 
+from gluonish.kernels.dots import SEEDED, group_of, size_of, sums_of
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
-from gluonish.kernels.kernel import Kernel, Plan
+from gluonish.kernels.kernel import External, Kernel, Plan
 from gluonish.kernels.tiling import Tile, ceil_div, round_up, tile_of
 
 Shapes = list[tuple[int, ...]]
@@ -26,7 +27,7 @@ def matmul(args, begin, end):
     row_step, left_step = load_i64(args, {s} + 3), load_i64(args, {s} + 4)
     rows_block, k_block, right_batch = load_i64(args, {s} + 5), load_i64(args, {s} + 6), load_i64(args, {s} + 7)
     extras = args + 16
-    table, out_rows, start = stack(), stack(), stack()
+    table, out_rows, start{sums} = stack(), stack(), stack(){tile_sums}
     row_blocks = (m + rows_block - 1) // rows_block
     panels = (n + {NR} - 1) // {NR}
     for tile in range(begin, end):
@@ -36,47 +37,57 @@ def matmul(args, begin, end):
         row_end = min(row_begin + rows_block, m)
         columns = min({NR}, n - column)
         right_step = (columns + {VL} - 1) // {VL} * {VL} * {size}
-        panel = right + batch * right_batch + column * k * {size}
+        panel = right + batch * right_batch + column * (k + {seed}) * {size}
         for k_begin in range(0, max(k, 1), k_block):
             phase = (k_begin == 0) * 1 + (k_begin + k_block >= k) * 2
             a = left + batch * m * k * {size} + k_begin * left_step
-            write_i64(start, 0, k_begin)
+            write_i64(start, 0, k_begin + {seed})
             for row in range(row_begin, row_end, {MR}):
                 for r in range({MR}):
                     place = min(row + r, m - 1)
                     write_i64(table, r, a + place * row_step)
-                    write_i64(out_rows, r, (batch * m + place) * n * {size})
+                    write_i64(out_rows, r, (batch * m + place) * n * {out_size})
                 product(table, 0, 1, start, min(k_block, k - k_begin), left_step, panel, right_step,
-                        out, out_rows, row_end - row, column, columns, phase, extras)
+                        out, out_rows, row_end - row, column, columns, phase, extras{tile_place})
 """
 
 
-def matmul_kernel(dtype: str, transpose_a: bool = False, epilogue: Epilogue = (), batched: bool = False) -> Kernel:
+def matmul_kernel(
+    dtype: str, transpose_a: bool = False, epilogue: Epilogue = (), batched: bool = False, gives: str = ""
+) -> Kernel:
     """out = epilogue(op(left) @ right).
 
-    Inputs: left, right, the epilogue's operands. Output: out.
+    Inputs: left, right, the epilogue's operands. Output: out, of dtype `gives`, by default that of the sums.
 
     Shapes: left [M, K], or [K, M] if `transpose_a`; right packed, (packed_size(K, N),); out [M, N].
     Batched: left and out have a leading axis B; right has it too, or is shared by all if it has no such axis.
+    Of narrow dtypes K is in whole groups (`packing_groups.py`), and left is not transposed.
     """
     tile, epilogue = tile_of(dtype), checked(epilogue)
     inputs = 2 + operand_count(epilogue)
-    size = tile.size
+    size, group, seed = tile.size, group_of(dtype), int(dtype in SEEDED)
+    gives = gives or sums_of(dtype)
+    narrow = gives != sums_of(dtype)
     source = MATMUL.format(
-        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=size,
+        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=size, seed=seed,
+        out_size=size_of(gives), sums=", sums" if narrow else "", tile_sums=", tile_sums()" if narrow else "",
+        tile_place=f", sums + (row - row_begin) * {tile.columns * size}" if narrow else "",
     )  # fmt: skip
-    externals = (
-        ("product", "microkernel:product", (dtype, "taps", tile, epilogue)),
+    how = (dtype, "taps", tile, epilogue, False, gives) if narrow else (dtype, "taps", tile, epilogue)
+    externals: tuple[External, ...] = (
+        ("product", "microkernel:product", how),
         ("stack", "microkernel:stack", (8 * tile.rows,)),
     )
+    if narrow:
+        externals += (("tile_sums", "microkernel:stack", (ROWS * tile.columns * size,)),)
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
         *lead, m, n = outs[0]
         batch = lead[0] if batched else 1
-        k = ins[0][-2] if transpose_a else ins[0][-1]
+        k = ins[0][-2] if transpose_a else ins[0][-1] // group
         steps = (size, m * size) if transpose_a else (k * size, size)
-        right_batch = 0 if len(ins[1]) == 1 else size * k * round_up(n, tile.lanes)
-        rows = _rows_of_tile(m, n, k, batch, tile)
+        right_batch = 0 if len(ins[1]) == 1 else size * (k + seed) * round_up(n, tile.lanes)
+        rows = _rows_of_tile(m, n, k * group, batch, tile)
         tiles = batch * ceil_div(m, rows) * ceil_div(n, tile.columns)
         return Plan((m, n, k, *steps, rows, DEPTH, right_batch), tiles)
 

@@ -1,7 +1,7 @@
 """The types a number can have inside a kernel, and their short names in the names of intrinsics (`load_f32`).
 
-A bool is one byte in memory and one bit in a register. Deliberately not here: half floats, which need conversions at
-every load.
+A bool is one byte in memory and one bit in a register. Half floats exist in memory only: `load_bf16` gives a float32,
+`store_bf16` rounds one.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ SCALARS = {
     )
 }
 CODES = {s.name: s.code for s in SCALARS.values()}
+
+
+HALVES = {"bfloat16": "bf16", "float16": "f16"}  # NumPy's names and the short ones
 
 
 def code_of(dtype: object) -> str:
