@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.regroup import join_groups
+from gluonish.nd.dtypes import SINGLE, single_of
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, same, same_shape
 
@@ -22,6 +25,7 @@ LOOP = ("elementwise", "random", "create")
 MAX_INPUTS = 24
 MAX_NODES = 256  # the time to compile grows faster than the kernel
 MAX_AGAIN = 16
+PRODUCTS = ("matmul", "integer_matmul")  # whose kernels can store another dtype than they sum in
 HEAVY = frozenset("exp expm1 log log1p tanh sigmoid erf sin cos power gelu gelu_tanh silu softplus".split())
 
 Shape = tuple[SizeLike, ...]
@@ -267,7 +271,7 @@ class Fuser:
         last = group.nodes[-1]
         if id(last) in self.results or [u for u in self.users.get(id(last), []) if u is not node]:
             return False
-        return joins_epilogue(node, last)
+        return joins_epilogue(node, last, group.nodes[0].is_op(*PRODUCTS))
 
     # --- order --------------------------------------------------------------------------------------------------------
     def _legal(self, node: Node, group: Group) -> bool:
@@ -375,11 +379,16 @@ def _trailing(node: Node) -> bool:
     return axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
 
 
-def joins_epilogue(node: Node, last: Node) -> bool:
+def joins_epilogue(node: Node, last: Node, casts: bool = False) -> bool:
     """Whether a contraction that ends in `last` can compute `node` too before it writes its result."""
-    if node.op is None or node.op.family != "elementwise" or node.is_op("where", "cast"):
+    if node.op is None or node.op.family != "elementwise" or node.is_op("where"):
         return False
-    if not any(x is last for x in node.parents) or node.dtype != last.dtype or not same_shape(node.shape, last.shape):
+    if not any(x is last for x in node.parents) or not same_shape(node.shape, last.shape):
+        return False
+    if node.is_op("cast"):  # float32 and half-width floats share a register; sums of integers may become floats
+        wide = single_of(node.dtype) == SINGLE
+        return casts and wide and (single_of(last.dtype) == SINGLE or last.dtype == np.int32)
+    if node.dtype != last.dtype:
         return False
     if any(isinstance(x, Size) for x in node.inputs):  # its number would be compiled in
         return False

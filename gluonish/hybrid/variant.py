@@ -19,6 +19,7 @@ from gluonish.hybrid.tree import flatten, unflatten
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import Spec
 from gluonish.nd.size import checker, evaluator
 
@@ -287,7 +288,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
         results: list[NDArray] = []
         shape_of_results = flatten(owner.function(*args, **kwargs), results)
         results = [trace.capture(r) for r in results]
-        differentiable = [recording and r.dtype.kind == "f" and wants(r) for r in results]
+        differentiable = [recording and is_float(r.dtype) and wants(r) for r in results]
         heads, gradients = _trace_backward(trace, results, differentiable) if any(differentiable) else ([], [])
     deliveries = [*[v for _, v in trace.deliveries], *trace.writes.arguments.values()]
     outputs = [*results, *deliveries, *(value for _, value in gradients)]

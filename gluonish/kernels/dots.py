@@ -1,4 +1,4 @@
-"""Dot products of short groups: how numbers narrower than their sums are multiplied where one instruction takes several.
+"""Dot products of short groups: how narrow numbers are multiplied where one instruction takes several of them.
 
 A microkernel of dtype "bfloat16" or "int8" takes a group of neighbouring k in one step: each 4-byte lane of an operand
 holds the group's numbers, and one instruction multiplies two such lanes number by number and adds all products to a

@@ -2,7 +2,7 @@
 
 An epilogue is pure data, `(kinds, steps)`, or `()` for none. `kinds` are the further operands: "column" (one number per
 output column, as a bias), "full" (an array like the output, as a residual), "scalar" (one number); "full:bfloat16" says
-that it lies in memory in another dtype than the sums. bfloat16 and float16 are float32 in registers. Values are numbered:
+that it lies in memory in another dtype than the sums; half-width floats are float32 in registers. Values are numbered:
 0 is the sum, then the operands, then the result of each step; the last step's result is stored. A step is
 `(op name, operands)` or `(op name, operands, attributes)`: an operand is a value's number, or a Python number in a
 tuple of one, `(0.5,)`; attributes are (name, value) pairs. The op's body comes from its record in `nd`; ("cast", (0,),

@@ -15,7 +15,9 @@ walk "pairs": the table has for each k the address of a left and of a right row;
 `out_rows` has the place of each of the MR rows in the output. A caller with fewer rows says so in `rows` and repeats
 the last one in all tables: it may be computed again and stored to the same place, so there are no branches on rows.
 Missing columns are masked. Narrow dtypes take a group of k in a step (`dots.py`). If the output's dtype is not that of
-the sums, partial sums stand in memory of their own. For every number of vectors up to NR's there is one internal function, so a narrow output
+the sums, partial sums stand in memory of their own.
+
+For every number of vectors up to NR's there is one internal function, so a narrow output
 does not pay for a wide one, and for whole panels one for each of FEW rows.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.

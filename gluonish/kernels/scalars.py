@@ -43,12 +43,14 @@ SCALARS = {
         Scalar("u32", "uint32", 4, "u"),
         Scalar("u64", "uint64", 8, "u"),
         Scalar("b1", "bool", 1, "b"),
+        Scalar("bf16", "bfloat16", 2, "f"),
+        Scalar("f16", "float16", 2, "f"),
     )
 }
 CODES = {s.name: s.code for s in SCALARS.values()}
 
 
-HALVES = {"bfloat16": "bf16", "float16": "f16"}  # NumPy's names and the short ones
+HALVES = {"bfloat16": "bf16", "float16": "f16"}  # in memory only
 
 
 def code_of(dtype: object) -> str:

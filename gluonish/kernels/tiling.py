@@ -16,7 +16,7 @@ class Tile(NamedTuple):
 
     A kernel's source, its externals and its plan must agree on it: all take the one of the moment the Kernel was made.
     rows: output rows (values of the left operand that are broadcast in each step).
-    vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number, or of a group of narrow ones (`dots.py`).
+    vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number, or of a group (`dots.py`).
     """
 
     rows: int

@@ -13,7 +13,8 @@ import numpy as np
 
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
-from gluonish.nd.create import ones_like
+from gluonish.nd.create import as_dtype, ones_like
+from gluonish.nd.dtypes import is_float, is_half
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX
 from gluonish.nd.ops import elementwise as e
@@ -34,7 +35,6 @@ from gluonish.nd.ops.reduce import (
 from gluonish.nd.size import Size, hint, product, same
 
 Array = NDArray
-HALF = np.dtype("float16")
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A00
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
     """The mean over the axes, all by default; NaN if there are no elements."""
     x = dispatch.as_array(x)
-    if x.dtype == HALF:  # a sum of many would overflow
-        return mean(x.astype(FLOAT), axis, keepdims).astype(HALF)
+    if is_half(x.dtype):  # a sum of many would overflow
+        return mean(x.astype(FLOAT), axis, keepdims).astype(x.dtype)
     axes = normal_axes("mean", axis, x.ndim)
     return sum(x, axes, keepdims) / product(x.shape[a] for a in axes)
 
@@ -219,10 +219,10 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
 def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
     """The variance over the axes: the mean of the squared distance from the mean (in two passes)."""
     x = dispatch.as_array(x)
-    if x.dtype == HALF:
-        return var(x.astype(FLOAT), axis, keepdims, correction).astype(HALF)
+    if is_half(x.dtype):
+        return var(x.astype(FLOAT), axis, keepdims, correction).astype(x.dtype)
     axes = normal_axes("var", axis, x.ndim)
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         x = x.astype(FLOAT)
     out = variance_op(x, axes=axes, keepdims=keepdims)
     if correction == 0:
