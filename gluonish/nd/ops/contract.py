@@ -69,6 +69,39 @@ matmul_op: Op = register(
     )
 )
 
+
+# --- products of integers ---------------------------------------------------------------------------------------------
+def _integer_rule(a: Spec, b: Spec) -> Spec:
+    if any(x.dtype != np.int8 for x in (a, b)):
+        raise refuse("integer_matmul", "both inputs must be int8; convert them with astype, or multiply floats", a, b)
+    return Spec(_matmul_rule(a, b).shape, np.dtype("int32"))
+
+
+def _integer_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    _integer_rule(a, b)  # type: ignore[arg-type]
+    if a.shape[-1] < 1 << 10:  # NumPy has no fast product of integers; float32 holds sums below 2**24 exactly
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.int32)
+    wide = np.matmul(a.astype(np.float64), b.astype(np.float64))
+    return wide.astype(np.int64).astype(np.int32)  # wraps around
+
+
+def _integer_sample(rng: np.random.Generator) -> list[Sample]:
+    shapes = [((3, 4), (4, 5)), ((2, 3, 7), (2, 7, 5)), ((2, 3, 4), (4, 5)), ((3, 0), (0, 2)), ((17, 65), (65, 33))]
+    return [Sample(tuple(rng.integers(-128, 128, s).astype(np.int8) for s in pair)) for pair in shapes]
+
+
+integer_matmul_op = register(
+    Op(
+        "integer_matmul",
+        "contract",
+        quiet(_integer_forward),
+        _integer_rule,
+        promote=False,
+        doc="The product of int8 matrices as int32: exact, wrapping around as int32 does. It has no gradient.",
+        sample=_integer_sample,
+    )
+)
+
 # --- convolution -----------------------------------------------------------------------------------------------------
 Pair = tuple[int, int]
 
