@@ -36,11 +36,9 @@ class Plan:
         self.numbers = np.zeros(4, np.float64 if dtype == np.float64 else np.float32)  # lr, wd, rescale, correction
         self.array = NDArray(self.numbers)
         self.decays = self.optimizer.wd != 0
-        self.run: Any = self.update
-        if not is_half(dtype):  # which kernels lack
-            from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
+        from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
 
-            self.run = compile_function(self.update, name="Trainer.step")
+        self.run: Any = compile_function(self.update, name="Trainer.step")
 
     def fresh(self) -> bool:
         """Whether every gradient was refreshed since the last step."""

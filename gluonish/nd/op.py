@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gluonish.nd import dispatch
-from gluonish.nd.dtypes import in_singles, is_float, is_half
+from gluonish.nd.dtypes import in_singles, is_bfloat16, is_float, is_half
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import Size, SizeLike
 
@@ -152,7 +152,7 @@ def result_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
     kinds = [_KINDS[d.kind] for d in dtypes]
     top = max(kinds)
     highest = [d for d, k in zip(dtypes, kinds) if k == top]
-    if top == 2 and any(d.char == "E" for d in highest) and any(d.char == "e" for d in highest):
+    if top == 2 and any(is_bfloat16(d) for d in highest) and any(d == np.float16 for d in highest):
         highest.append(FLOAT)  # neither half-width type holds the other
         highest = [d for d in highest if not is_half(d)]
     common = np.result_type(*highest)
