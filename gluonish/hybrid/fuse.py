@@ -17,7 +17,7 @@ import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.regroup import join_groups
-from gluonish.nd.dtypes import SINGLE, single_of
+from gluonish.nd.dtypes import SINGLE, is_half, single_of
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, same, same_shape
 
@@ -90,9 +90,8 @@ class Fuser:
             group = self.group_of.get(id(root_of(parent)))
             if group is not None:
                 found[id(group)] = group
-        return sorted(
-            found.values(), key=lambda g: ("single", "columns", "contract", "map", "rows").index(g.kind), reverse=True
-        )
+        order = ("single", "columns", "contract", "map", "rows")
+        return sorted(found.values(), key=lambda g: -1 if _only_widens(g) else order.index(g.kind), reverse=True)
 
     def _new_group(self, node: Node) -> Group:
         assert node.op is not None
@@ -352,6 +351,11 @@ def _along_rows(node: Node) -> bool:
     """Whether a node makes one value of each row: a reduction, or a pick."""
     assert node.op is not None
     return node.op.name in REDUCTIONS or node.is_op("pick")
+
+
+def _only_widens(group: Group) -> bool:
+    """Whether a group does nothing but convert half-width floats, which whoever reads them can do as well."""
+    return group.kind == "map" and all(n.is_op("cast") and is_half(n.inputs[0].dtype) for n in group.nodes)
 
 
 def _depth(node: Node) -> int:
