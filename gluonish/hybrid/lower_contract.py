@@ -108,8 +108,38 @@ def _matmul(group: Group) -> list[Step] | None:
         out_shape = (batch, m, n)
     a = _grouped(a, k, operand, node, before)
     b = _packed(right, k, node, operand, shared, batch, before)
+    if shared and node.dtype.kind == "f" and node.dtype == last.dtype and operand not in GROUPS:
+        sizes = (hint(out_shape[0]), hint(n), hint(k))
+        if not any(":" in kind for kind in (epilogue or ((),))[0]) and gemm.pieces_of(*sizes, operand) > 1:
+            return [*before, *_split(group, a, b, transpose, epilogue, operands, (*out_shape, k))]
     kernel = gemm.matmul_kernel(operand, transpose, epilogue, not shared, last.dtype.name)
     return [*before, _contract_step(kernel, [a, b, *operands], last, out_shape, group, k)]
+
+
+def _split(
+    group: Group, a: Node, b: Node, transpose: bool, epilogue: Any, operands: list[Node], sizes: Any
+) -> list[Step]:
+    """A small output of long sums: pieces of the sums, then their sum. `sizes`: rows, columns, and k."""
+    node, last = group.nodes[0], group.nodes[-1]
+    code = node.dtype.name
+    parts = temp(node, sizes, lambda z: (gemm.pieces_of(z[0], z[1], z[2], code), z[0], z[1]))
+    first, second = gemm.pieces_kernel(code, transpose), gemm.sum_pieces_kernel(code, epilogue)
+
+    def work(ins: Any, outs: Any, p: Any) -> float:
+        return float(product(outs[0])) * hint(sizes[2]) / FLOPS
+
+    def finish(ins: Any, outs: Any, z: Any) -> Any:
+        return second.plan(ins, [tuple(z[:2])])
+
+    return [
+        Step([a, b], [parts], first, lambda ins, outs, z: first.plan(ins, outs), nodes=[node], work=work),
+        Step([parts, *operands], [last], second, finish, tuple(sizes), nodes=list(group.nodes), work=_light),
+    ]
+
+
+def _light(ins: Any, outs: Any, plan: Any) -> float:
+    """Nanoseconds of a pass over what a step reads, about."""
+    return 0.3 * float(product(ins[0]))
 
 
 def _better_copied(left: Node, right: Node) -> bool:
