@@ -128,11 +128,14 @@ def _split(
     def work(ins: Any, outs: Any, p: Any) -> float:
         return float(product(outs[0])) * hint(sizes[2]) / FLOPS
 
+    assert first.plan is not None and second.plan is not None
+    plan, ending = first.plan, second.plan
+
     def finish(ins: Any, outs: Any, z: Any) -> Any:
-        return second.plan(ins, [tuple(z[:2])])
+        return ending(ins, [tuple(z[:2])])
 
     return [
-        Step([a, b], [parts], first, lambda ins, outs, z: first.plan(ins, outs), nodes=[node], work=work),
+        Step([a, b], [parts], first, lambda ins, outs, z: plan(ins, outs), nodes=[node], work=work),
         Step([parts, *operands], [last], second, finish, tuple(sizes), nodes=list(group.nodes), work=_light),
     ]
 
