@@ -49,9 +49,7 @@ NARROW = ("sums",)  # one more where the output has another dtype than the sums
 Grid = list[Any]  # an SSA value for each accumulator, row after row
 
 
-def product(
-    dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: bool = False, gives: str = ""
-) -> Any:
+def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: bool = False, gives: str = "") -> Any:
     """The Numba intrinsic of one tile; all arguments are int64, see PARAMETERS.
 
     table: address of the left addresses. tap_step: bytes from a tap's addresses to the next's. taps: how many.

@@ -341,7 +341,7 @@ def lerp(start: Any, end: Any, weight: Any) -> Array:
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
     """NaN replaced by `nan`, infinities by the numbers given, by default the largest and the smallest of the dtype."""
     x = dispatch.as_array(x)
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return x
     most = float(np.finfo(x.dtype).max)
     x = e.where(e.equal(x, np.inf), most if posinf is None else posinf, x)
