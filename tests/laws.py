@@ -16,11 +16,13 @@ import numpy as np
 
 from gluonish import autograd, nd
 from gluonish.nd import math
+from gluonish.nd.dtypes import bfloat16
 from gluonish.nd.op import OPS, Op, Sample, Spec
 from gluonish.nd.size import SizeScope, checker, evaluator
 
 Law = Callable[[Op, np.random.Generator], None]
 LAWS: dict[str, Law] = {}
+bfloat16()  # from here on NumPy knows its name
 REFUSALS = (ValueError, TypeError, IndexError, OverflowError)
 FAMILIES = {
     "elementwise",
@@ -131,7 +133,7 @@ def result_is_as_the_rule_says(op: Op, rng: np.random.Generator) -> None:
         demand(untouched, op, "writes into its inputs")
 
 
-DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
+DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 
 
 @law

@@ -11,6 +11,7 @@ from benchmarks.rows import gather  # isort: skip
 from benchmarks.rows import reductions  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
+from benchmarks.rows import products  # isort: skip
 from benchmarks.rows import attention  # isort: skip
 from benchmarks.rows import cnn  # isort: skip
 from benchmarks.rows import convolution_layers  # isort: skip
@@ -32,6 +33,7 @@ __all__ = [
     "models",
     "models_transformers",
     "moves",
+    "products",
     "recurrent",
     "scan",
     "reductions",

@@ -21,6 +21,7 @@ from gluonish.block.parameter_dict import ParameterDict
 from gluonish.nd import Device, NDArray, snapshot
 from gluonish.nd.create import as_dtype
 from gluonish.nd.device import checked
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
 
@@ -213,7 +214,7 @@ class Block(metaclass=_BlockType):
         """Changes the dtype of all floating-point Parameters."""
         as_dtype(dtype)
         for p in self.collect_params().unique().values():
-            if p.dtype.kind == "f":
+            if is_float(p.dtype):
                 p.cast(dtype)
 
     def reset_device(self, device: Device) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd import NDArray
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 
 
@@ -72,7 +73,7 @@ class Accuracy(EvalMetric):
             if not pred.ndim > self.axis:
                 raise _misfit(self.name, label, pred)
             pred = pred.argmax(self.axis)
-        elif pred.dtype.kind == "f" and (pred != np.trunc(pred)).any():
+        elif is_float(pred.dtype) and (pred != np.trunc(pred)).any():
             raise ValueError(
                 f"{self.name}: one score for each label is no class; give classes, or scores with a dimension of "
                 f"classes ({user_line()})"

@@ -19,6 +19,7 @@ from gluonish.nd.array import GRAD_REQS, Gradient
 from gluonish.nd.create import as_dtype
 from gluonish.nd.device import checked
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 
 
@@ -132,7 +133,7 @@ class Parameter(NDArray):
     def grad_req(self) -> str:
         """A backward replaces the gradient ("write") or adds to it ("add"); "null": frozen, no gradient, no update."""
         attributes.note(self, "_request")
-        return self._request if self.differentiable and self._dtype.kind == "f" else "null"
+        return self._request if self.differentiable and is_float(self._dtype) else "null"
 
     @grad_req.setter
     def grad_req(self, request: str) -> None:

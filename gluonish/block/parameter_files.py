@@ -14,6 +14,7 @@ import numpy as np
 
 from gluonish.block.parameter import NotInitialized, Parameter
 from gluonish.nd import NDArray, files
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def assign(
         if name in given:
             value = _checked(name, parameters[name], arrays[name], origin, cast_dtype, dtype_source)
             before = values.setdefault(id(parameters[name]), (parameters[name], value, name))
-            if before[1] is not value and not np.array_equal(before[1], value, equal_nan=value.dtype.kind == "f"):
+            if before[1] is not value and not np.array_equal(before[1], value, equal_nan=is_float(value.dtype)):
                 raise ValueError(
                     f"{origin} has different values for {before[2]!r} and {name!r}, which are one shared parameter of "
                     f"this net ({user_line()})"

@@ -19,6 +19,7 @@ from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_files import names
 from gluonish.nd import NDArray, autograd
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_half
 from gluonish.nd.errors import user_line
 
 
@@ -35,11 +36,9 @@ class Plan:
         self.numbers = np.zeros(4, np.float64 if dtype == np.float64 else np.float32)  # lr, wd, rescale, correction
         self.array = NDArray(self.numbers)
         self.decays = self.optimizer.wd != 0
-        self.run: Any = self.update
-        if dtype != np.float16:  # which kernels lack
-            from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
+        from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
 
-            self.run = compile_function(self.update, name="Trainer.step")
+        self.run: Any = compile_function(self.update, name="Trainer.step")
 
     def fresh(self) -> bool:
         """Whether every gradient was refreshed since the last step."""
@@ -216,7 +215,7 @@ class Trainer:
         found = self._states.get(place)
         if found is None or len(found) != len(wanted):
             p = self.parameters[place]
-            dtype = np.dtype("float32") if p.dtype == np.float16 else p.dtype
+            dtype = np.dtype("float32") if is_half(p.dtype) else p.dtype
             found = self._states[place] = tuple(NDArray(np.zeros(p.shape, dtype)) for _ in wanted)
         return found
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.regroup import join_groups
+from gluonish.nd.dtypes import SINGLE, is_half, single_of
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, same, same_shape
 
@@ -22,6 +25,7 @@ LOOP = ("elementwise", "random", "create")
 MAX_INPUTS = 24
 MAX_NODES = 256  # the time to compile grows faster than the kernel
 MAX_AGAIN = 16
+PRODUCTS = ("matmul", "integer_matmul")  # whose kernels can store another dtype than they sum in
 HEAVY = frozenset("exp expm1 log log1p tanh sigmoid erf sin cos power gelu gelu_tanh silu softplus".split())
 
 Shape = tuple[SizeLike, ...]
@@ -86,9 +90,8 @@ class Fuser:
             group = self.group_of.get(id(root_of(parent)))
             if group is not None:
                 found[id(group)] = group
-        return sorted(
-            found.values(), key=lambda g: ("single", "columns", "contract", "map", "rows").index(g.kind), reverse=True
-        )
+        order = ("single", "columns", "contract", "map", "rows")
+        return sorted(found.values(), key=lambda g: -1 if _only_widens(g) else order.index(g.kind), reverse=True)
 
     def _new_group(self, node: Node) -> Group:
         assert node.op is not None
@@ -268,7 +271,7 @@ class Fuser:
         last = group.nodes[-1]
         if id(last) in self.results or [u for u in self.users.get(id(last), []) if u is not node]:
             return False
-        return joins_epilogue(node, last)
+        return joins_epilogue(node, last, group.nodes[0].is_op(*PRODUCTS))
 
     # --- order --------------------------------------------------------------------------------------------------------
     def _legal(self, node: Node, group: Group) -> bool:
@@ -351,6 +354,11 @@ def _along_rows(node: Node) -> bool:
     return node.op.name in REDUCTIONS or node.is_op("pick")
 
 
+def _only_widens(group: Group) -> bool:
+    """Whether a group does nothing but convert half-width floats, which whoever reads them can do as well."""
+    return group.kind == "map" and all(n.is_op("cast") and is_half(n.inputs[0].dtype) for n in group.nodes)
+
+
 def _depth(node: Node) -> int:
     """How many dimensions a row has for such a node."""
     return 1 if node.is_op("pick") else len(node.attrs["axes"])
@@ -376,11 +384,16 @@ def _trailing(node: Node) -> bool:
     return axes == tuple(range(rank - len(axes), rank)) and len(axes) < rank
 
 
-def joins_epilogue(node: Node, last: Node) -> bool:
+def joins_epilogue(node: Node, last: Node, casts: bool = False) -> bool:
     """Whether a contraction that ends in `last` can compute `node` too before it writes its result."""
-    if node.op is None or node.op.family != "elementwise" or node.is_op("where", "cast"):
+    if node.op is None or node.op.family != "elementwise" or node.is_op("where"):
         return False
-    if not any(x is last for x in node.parents) or node.dtype != last.dtype or not same_shape(node.shape, last.shape):
+    if not any(x is last for x in node.parents) or not same_shape(node.shape, last.shape):
+        return False
+    if node.is_op("cast"):  # float32 and half-width floats share a register; sums of integers may become floats
+        wide = single_of(node.dtype) == SINGLE
+        return casts and wide and (single_of(last.dtype) == SINGLE or last.dtype == np.int32)
+    if node.dtype != last.dtype:
         return False
     if any(isinstance(x, Size) for x in node.inputs):  # its number would be compiled in
         return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gluonish.hybrid.fuse import joins_epilogue
+from gluonish.hybrid.fuse import PRODUCTS, joins_epilogue
 from gluonish.hybrid.graph import Graph, Node, apply, ordered, replaced, users
 from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.nd.ops.attention import HEADS
@@ -132,9 +132,10 @@ def _written(forward: Graph, wanted: set[int]) -> set[int]:
 
 def _end_of_epilogue(node: Node, readers: dict[int, list[Node]], stops: set[int]) -> Node:
     """The last of the elementwise nodes that a contraction's kernel can compute before it writes."""
+    casts = node.is_op(*PRODUCTS)
     while id(node) not in stops:
         following = readers.get(id(node), [])
-        if len(following) != 1 or not joins_epilogue(following[0], node):
+        if len(following) != 1 or not joins_epilogue(following[0], node, casts):
             break
         node = following[0]
     return node

@@ -24,7 +24,7 @@ from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import arg_reduce, moves, pooling
+from gluonish.kernels import arg_reduce, moves, pooling, target
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.scalars import CODES
 from gluonish.nd.size import product
@@ -65,7 +65,7 @@ def _needed(steps: list[Step], graph: Graph) -> list[Step]:
 
 def lower_group(group: Group, wanted: set[int], steady: bool) -> list[Step]:
     """The steps of one group; `wanted` has the ids of the values that must be in memory."""
-    if any(n.dtype.name not in CODES for node in group.nodes for n in (node, *node.parents)):
+    if any(not _has(n.dtype.name) for node in group.nodes for n in (node, *node.parents)):
         return [_numpy(n) for n in group.nodes]
     if group.kind in ("map", "rows", "columns"):
         return lower_loops.lower(group, wanted)
@@ -76,6 +76,12 @@ def lower_group(group: Group, wanted: set[int], steady: bool) -> list[Step]:
     rule = _RULES.get(node.op.name)
     steps = rule(node) if rule is not None else None
     return [_numpy(node)] if steps is None else steps
+
+
+def _has(dtype: str) -> bool:
+    """Whether kernels know the dtype here: converting float16 takes instructions that old x86-64 machines lack."""
+    machine = target.current()
+    return dtype in CODES and (dtype != "float16" or machine.vector_bytes >= 32 or machine.arm64)
 
 
 def _numpy(node: Node) -> Step:

@@ -7,29 +7,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from gluonish.hybrid.fuse import Group
+import numpy as np
+
+from gluonish.hybrid.fuse import PRODUCTS, Group
 from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import conv, depthwise, gemm, packing, winograd
-from gluonish.kernels.tiling import packed_size
+from gluonish.kernels import packing_groups as groups
+from gluonish.kernels.dots import GROUPS, group_of, operand_dtype
+from gluonish.kernels.tiling import packed_size, round_up
+from gluonish.nd.dtypes import SINGLE, is_half, single_of
 from gluonish.nd.op import OPS
 from gluonish.nd.size import SizeLike, hint, product, same, same_shape
 
 FLOPS = 100.0  # multiply-adds a nanosecond, about, of one core
 NUMBERS = 20.0  # numbers of a right operand that a core reads a nanosecond: products of few rows wait for them
+LONG, WIDE = 3000, 192  # sums and columns from which on a transposed left operand is copied first (by 4 to 12 % faster)
+_GROUPED = {"bfloat16": np.dtype("int16"), **{name: np.dtype(name) for name in ("int8", "int16", "int32")}}  # in memory
 
 
 def lower(group: Group, steady: bool) -> list[Step] | None:
     """The steps of a contraction group, or None where the kernels lack it. steady: weights change rarely."""
     node = group.nodes[0]
-    if node.dtype.kind != "f":
+    if node.is_op(*PRODUCTS):
+        return _matmul(group)
+    if node.dtype.kind != "f" or is_half(node.dtype):
         return None
-    epilogue, operands = _epilogue(group)
-    if node.is_op("matmul"):
-        return _matmul(group, epilogue, operands)
-    return _convolution(group, epilogue, operands, steady)
+    return _convolution(group, *_epilogue(group), steady)
 
 
 def _epilogue(group: Group) -> tuple[Any, list[Node]]:
@@ -39,18 +45,26 @@ def _epilogue(group: Group) -> tuple[Any, list[Node]]:
         return (), []
     operands: list[Node] = []
     kinds: list[str] = []
+    number = {id(first): 0}
     for node in rest:
         for x in node.parents:
-            if id(x) not in group.members and not any(x is o for o in operands):
-                operands.append(x)
-                kinds.append(_kind(x, node))
-    number = {id(first): 0, **{id(o): 1 + i for i, o in enumerate(operands)}}
-    steps = []
+            if id(x) not in group.members and id(x) not in number:
+                number[id(x)] = 1 + len(operands)
+                operands.append(_narrow(x))
+                kinds.append(_kind(x, node) + ("" if operands[-1].dtype == first.dtype else f":{operands[-1].dtype}"))
+    steps: list[Any] = []
     for i, node in enumerate(rest):
         assert node.op is not None
-        steps.append((node.op.name, tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)))
+        attrs = ((("dtype", node.dtype.name),),) if node.is_op("cast") else ()
+        picked = tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)
+        steps.append((node.op.name, picked, *attrs))
         number[id(node)] = 1 + len(operands) + i
     return (tuple(kinds), tuple(steps)), operands
+
+
+def _narrow(x: Node) -> Node:
+    """The half-width array that x is only the float32 form of, or x itself: kernels convert what they load."""
+    return x.inputs[0] if x.is_op("cast") and x.dtype == SINGLE and is_half(x.inputs[0].dtype) else x
 
 
 def _kind(x: Node, node: Node) -> str:
@@ -67,21 +81,24 @@ def _swapped(x: Node) -> Node | None:
     return x.inputs[0] if x.attrs["axes"] == (*range(rank - 2), rank - 1, rank - 2) else None
 
 
-def _matmul(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | None:
+def _matmul(group: Group) -> list[Step] | None:
     node, last = group.nodes[0], group.nodes[-1]
     left, right = node.inputs
-    code = node.dtype.name
+    operand = operand_dtype(left.dtype.name)
+    if single_of(left.dtype) != left.dtype and operand != left.dtype.name:
+        return None  # half-width floats that the pass `widen` has not seen
+    epilogue, operands = _epilogue(group)
     shared = len(right.shape) == 2
     before: list[Step] = []
     if not shared and not (
         same_shape(left.shape[:-2], node.shape[:-2]) and same_shape(right.shape[:-2], node.shape[:-2])
     ):
         left, right = (_spread(x, node, before) for x in (left, right))
-    source = _swapped(left)
-    transpose = source is not None and (len(left.shape) == 2 or not shared)
+    source = _swapped(left) if operand == left.dtype.name and operand not in GROUPS else None
+    transpose = source is not None and (len(left.shape) == 2 or not shared) and not _better_copied(left, right)
     batch = product(node.shape[:-2])
     m, n = node.shape[-2:]
-    k = left.shape[-1]
+    k = right.shape[-2] if isinstance(right.shape[-2], int) else left.shape[-1]
     if shared:
         rows = m if transpose else product(node.shape[:-1])
         a = in_shape(source, (k, m)) if transpose and source is not None else in_shape(left, (rows, k))
@@ -90,22 +107,88 @@ def _matmul(group: Group, epilogue: Any, operands: list[Node]) -> list[Step] | N
         base = source if transpose and source is not None else left
         a = in_shape(base, (batch, k, m) if transpose else (batch, m, k))
         out_shape = (batch, m, n)
-    b = _packed(right, node, shared, batch, before)
-    kernel = gemm.matmul_kernel(code, transpose, epilogue, batched=not shared)
+    a = _grouped(a, k, operand, node, before)
+    b = _packed(right, k, node, operand, shared, batch, before)
+    if shared and node.dtype.kind == "f" and node.dtype == last.dtype and operand not in GROUPS:
+        sizes = (hint(out_shape[0]), hint(n), hint(k))
+        if not any(":" in kind for kind in (epilogue or ((),))[0]) and gemm.pieces_of(*sizes, operand) > 1:
+            return [*before, *_split(group, a, b, transpose, epilogue, operands, (*out_shape, k))]
+    kernel = gemm.matmul_kernel(operand, transpose, epilogue, not shared, last.dtype.name)
     return [*before, _contract_step(kernel, [a, b, *operands], last, out_shape, group, k)]
 
 
-def _packed(right: Node, node: Node, shared: bool, batch: SizeLike, before: list[Step]) -> Node:
-    """The right operand packed as the kernel wants it."""
+def _split(
+    group: Group, a: Node, b: Node, transpose: bool, epilogue: Any, operands: list[Node], sizes: Any
+) -> list[Step]:
+    """A small output of long sums: pieces of the sums, then their sum. `sizes`: rows, columns, and k."""
+    node, last = group.nodes[0], group.nodes[-1]
     code = node.dtype.name
+    parts = temp(node, sizes, lambda z: (gemm.pieces_of(z[0], z[1], z[2], code), z[0], z[1]))
+    first, second = gemm.pieces_kernel(code, transpose), gemm.sum_pieces_kernel(code, epilogue)
+
+    def work(ins: Any, outs: Any, p: Any) -> float:
+        return float(product(outs[0])) * hint(sizes[2]) / FLOPS
+
+    assert first.plan is not None and second.plan is not None
+    plan, ending = first.plan, second.plan
+
+    def finish(ins: Any, outs: Any, z: Any) -> Any:
+        return ending(ins, [tuple(z[:2])])
+
+    return [
+        Step([a, b], [parts], first, lambda ins, outs, z: plan(ins, outs), nodes=[node], work=work),
+        Step([parts, *operands], [last], second, finish, tuple(sizes), nodes=list(group.nodes), work=_light),
+    ]
+
+
+def _light(ins: Any, outs: Any, plan: Any) -> float:
+    """Nanoseconds of a pass over what a step reads, about."""
+    return 0.3 * float(product(ins[0]))
+
+
+def _better_copied(left: Node, right: Node) -> bool:
+    """Whether a transposed left operand is better laid out anew: read along a long K it strides through the memory."""
+    return hint(left.shape[-1]) >= LONG and hint(right.shape[-1]) >= WIDE
+
+
+def _grouped(left: Node, k: SizeLike, operand: str, node: Node, before: list[Step]) -> Node:
+    """The left operand in rows of whole groups of k."""
+    group = group_of(operand)
+    if group == 1 and operand == left.dtype.name:
+        return left
+    if operand == left.dtype.name == "bfloat16" and isinstance(k, int) and k % group == 0:
+        return left
+    rows = temp(node, left.shape, lambda z: (*z[:-1], round_up(z[-1], group)), _GROUPED[operand])
+    before.append(_pack_step(groups.group_rows_kernel(operand, left.dtype.name), left, rows, node))
+    return rows
+
+
+def _packed(
+    right: Node, k: SizeLike, node: Node, operand: str, shared: bool, batch: SizeLike, before: list[Step]
+) -> Node:
+    """The right operand packed as the kernel wants it."""
+    n = right.shape[-1]
     source = _swapped(right)
-    k, n = right.shape[-2:]
+    group = group_of(operand)
+    narrow = group > 1 or operand != right.dtype.name
+    whole = right.dtype.name == operand == "bfloat16" and isinstance(k, int) and k % group == 0
+    if narrow and not whole:
+        source = None
     base = right if source is None else source
     rows, columns = base.shape[-2:]
     matrix = in_shape(base, (rows, columns) if shared else (batch, rows, columns))
     lead: tuple[SizeLike, ...] = () if shared else (batch,)
-    packed = temp(node, (k, n, *lead), lambda sizes: (*sizes[2:], packed_size(sizes[0], sizes[1], code)))
-    before.append(_pack_step(packing.pack_kernel(code, transpose=source is not None), matrix, packed, node))
+    dtype = SINGLE if narrow else None
+    packed = temp(node, (k, n, *lead), lambda z: (*z[2:], packed_size(z[0], z[1], operand)), dtype)
+    if narrow and source is None:
+        before.append(_pack_step(groups.pack_groups_kernel(operand, right.dtype.name), matrix, packed, node))
+    elif narrow:  # the transpose of a matrix of groups, each as wide as a float32
+        kernel = packing.pack_kernel("float32", transpose=True)
+        step = _pack_step(kernel, matrix, packed, node)
+        step.plan = lambda ins, outs, sizes: kernel.plan([(*ins[0][:-1], ins[0][-1] // group)], outs)  # type: ignore[misc]
+        before.append(step)
+    else:
+        before.append(_pack_step(packing.pack_kernel(operand, transpose=source is not None), matrix, packed, node))
     return packed
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from gluonish.hybrid.graph import Node
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.nd.op import Spec
@@ -76,8 +78,13 @@ def worth_sharing(nanoseconds: float) -> bool:
     return nanoseconds > 6000
 
 
-def temp(like: Node, sizes: tuple[SizeLike, ...], shape: Callable[[Sequence[int]], tuple[int, ...]]) -> Node:
+def temp(
+    like: Node,
+    sizes: tuple[SizeLike, ...],
+    shape: Callable[[Sequence[int]], tuple[int, ...]],
+    dtype: np.dtype | None = None,
+) -> Node:
     """A value that exists only between steps; its shape is known once `sizes` are numbers."""
-    node = Node("temp", Spec((), like.dtype), line=like.line)
+    node = Node("temp", Spec((), dtype or like.dtype), line=like.line)
     node.attrs = {"sizes": sizes, "shape": shape}
     return node

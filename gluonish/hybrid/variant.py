@@ -21,6 +21,7 @@ from gluonish.kernels.pointers import address_of
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import Spec
 from gluonish.nd.size import checker, evaluator
 from gluonish.nd.tree import flatten, unflatten
@@ -323,7 +324,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
         results: list[NDArray] = []
         shape_of_results = flatten(owner.function(*args, **kwargs), results)
         results = [trace.capture(r) for r in results]
-        differentiable = [recording and r.dtype.kind == "f" and wants(r) for r in results]
+        differentiable = [recording and is_float(r.dtype) and wants(r) for r in results]
         heads, gradients = _trace_backward(trace, results, differentiable) if any(differentiable) else ([], [])
     written = trace.writes.arguments
     in_place = {} if gradients else written  # a backward reads arguments as they were

@@ -20,6 +20,8 @@ alike is the same number. All operands of an op have the same type. Python float
 `float32(0.5)`.
 
     min(a, b), max(a, b)             of int64
+    load_bf16, store_bf16, ...       bfloat16 and (f16) float16 exist in memory only: loads give a float32, stores round
+                                     one; cast_bf16(value) gives the float32 that a store and a load would give
     cast_T(value)                    NumPy's conversions; a float without a place in an integer type gives its minimum
     atomic_load(address), atomic_store(address, v), atomic_add(address, v), atomic_exchange(address, v),
     atomic_compare_exchange(address, expected, v)     on int64, sequentially consistent; the last three give what was
@@ -44,13 +46,15 @@ from numba.core import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from gluonish.kernels import loop_metadata, target, vector_math
-from gluonish.kernels.scalars import SCALARS, Scalar
+from gluonish.kernels import dots, loop_metadata, target, vector_math
+from gluonish.kernels.scalars import HALVES, SCALARS, Scalar
 
 unliteral = types.unliteral  # type: ignore[attr-defined]
 I64 = ir.IntType(64)
 POINTER = ir.PointerType()
-NUMBA = {s.code: getattr(types, "boolean" if s.code == "b1" else s.name) for s in SCALARS.values()}
+NUMBA = {
+    s.code: getattr(types, "boolean" if s.code == "b1" else s.name) for s in SCALARS.values() if s.name not in HALVES
+}
 CODE = {t: code for code, t in NUMBA.items()}
 NAMES = {("boolean" if c == "b1" else SCALARS[c].name): t for c, t in NUMBA.items()}  # casting types in kernel sources
 
@@ -297,6 +301,45 @@ def call_integer(typing, function, a, b, c, d):  # type: ignore[no-untyped-def]
     return types.int64(*[types.int64] * 5), _caller(4, I64)
 
 
+def _half_loader(dtype: str, promise: bool) -> Any:
+    def load(typing: Any, address: Any, index: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return dots.widened(builder, load_element(builder, "u16", args[0], args[1], promise), dtype)
+
+        return types.float32(types.int64, types.int64), emit
+
+    return intrinsic(load)
+
+
+def _half_storer(dtype: str, promise: bool) -> Any:
+    def store(typing: Any, address: Any, index: Any, value: Any) -> Any:
+        _check_stored("f32", value)
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            bits = dots.narrowed(builder, args[2], dtype)
+            store_element(builder, "u16", args[0], args[1], bits, promise)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.float32), emit
+
+    return intrinsic(store)
+
+
+def _half_caster(dtype: str) -> Any:
+    def cast(typing: Any, value: Any) -> Any:
+        source = unliteral(value)
+        if source not in CODE:
+            raise TypingError(f"cast to {dtype} got a value of type {value}")
+
+        def emit(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            single = vector_math.Value(builder, args[0], CODE[source]).astype("f32").value
+            return dots.widened(builder, dots.narrowed(builder, single, dtype), dtype)
+
+        return types.float32(source), emit
+
+    return intrinsic(cast)
+
+
 INTRINSICS: dict[str, Any] = {
     "atomic_add": atomic_add,
     "atomic_exchange": atomic_exchange,
@@ -310,9 +353,15 @@ INTRINSICS: dict[str, Any] = {
     "min": _chooser("min", "<"),
     "max": _chooser("max", ">"),
 }
-for _code in SCALARS:
+for _code in NUMBA:
     INTRINSICS[f"load_{_code}"] = _loader(_code, promise=True)
     INTRINSICS[f"read_{_code}"] = _loader(_code, promise=False)
     INTRINSICS[f"store_{_code}"] = _storer(_code, promise=True)
     INTRINSICS[f"write_{_code}"] = _storer(_code, promise=False)
     INTRINSICS[f"cast_{_code}"] = _caster(_code)
+for _dtype, _code in HALVES.items():
+    INTRINSICS[f"load_{_code}"] = _half_loader(_dtype, promise=True)
+    INTRINSICS[f"read_{_code}"] = _half_loader(_dtype, promise=False)
+    INTRINSICS[f"store_{_code}"] = _half_storer(_dtype, promise=True)
+    INTRINSICS[f"write_{_code}"] = _half_storer(_dtype, promise=False)
+    INTRINSICS[f"cast_{_code}"] = _half_caster(_dtype)

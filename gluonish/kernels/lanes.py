@@ -1,4 +1,4 @@
-"""Vectors of one float type in LLVM: loads, stores, masks and loops, as the emitters of contractions need them.
+"""Vectors of one type in LLVM: loads, stores, masks and loops, as the emitters of contractions need them.
 
 Addresses are int64 in kernels and pointers here; offsets are in bytes. Deliberately not here: arithmetic (`value.py`).
 """
@@ -20,16 +20,24 @@ def i64(value: int) -> ir.Constant:
     return ir.Constant(I64, value)
 
 
+_NUMBERS: dict[str, tuple[ir.Type, int, str]] = {
+    "float32": (ir.FloatType(), 4, "f32"),
+    "float64": (ir.DoubleType(), 8, "f64"),
+    "int32": (I32, 4, "i32"),
+    "bfloat16": (ir.IntType(16), 2, "i16"),  # as bits
+    "float16": (ir.IntType(16), 2, "i16"),
+}
+
+
 class Lanes:
     """Emits accesses to vectors of `count` numbers of a dtype."""
 
     def __init__(self, builder: ir.IRBuilder, dtype: str, count: int) -> None:
         self.builder, self.count = builder, count
-        self.number = ir.FloatType() if dtype == "float32" else ir.DoubleType()
-        self.size = 4 if dtype == "float32" else 8
+        self.number, self.size, name = _NUMBERS[dtype]
         self.vector = ir.VectorType(self.number, count)
-        self.zero = ir.Constant(self.vector, [0.0] * count)
-        self._suffix = f"v{count}f{self.size * 8}.p0"
+        self.zero = ir.Constant(self.vector, [0.0 if name[0] == "f" else 0] * count)
+        self._suffix = f"v{count}{name}.p0"
         self._align = ir.Constant(I32, self.size)
 
     def pointer(self, address: ir.Value) -> ir.Value:

@@ -14,7 +14,10 @@ walk "pairs": the table has for each k the address of a left and of a right row;
 
 `out_rows` has the place of each of the MR rows in the output. A caller with fewer rows says so in `rows` and repeats
 the last one in all tables: it may be computed again and stored to the same place, so there are no branches on rows.
-Missing columns are masked. For every number of vectors up to NR's there is one internal function, so a narrow output
+Missing columns are masked. Narrow dtypes take a group of k in a step (`dots.py`). If the output's dtype is not that of
+the sums, partial sums stand in memory of their own.
+
+For every number of vectors up to NR's there is one internal function, so a narrow output
 does not pay for a wide one, and for whole panels one for each of FEW rows.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
@@ -28,8 +31,10 @@ from typing import Any
 from llvmlite import ir
 
 from gluonish.kernels import target as targets
+from gluonish.kernels.dots import SEEDED, multiply_add, narrowed, sums_of, widened
 from gluonish.kernels.epilogue import Epilogue, checked, result_of
 from gluonish.kernels.lanes import I64, VOID, Lanes, i64, intrinsic_of, loop, phi, prefetch
+from gluonish.kernels.scalars import HALVES
 from gluonish.kernels.tiling import Tile
 
 FIRST, LAST = 1, 2  # bits of `phase`
@@ -40,10 +45,11 @@ PARAMETERS = {
     "pairs": ("table", "depth", "shifts", *OUTPUT),
 }
 AHEAD = ("ahead", "ahead_step")  # two more arguments of a microkernel that fetches
+NARROW = ("sums",)  # one more where the output has another dtype than the sums
 Grid = list[Any]  # an SSA value for each accumulator, row after row
 
 
-def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: bool = False) -> Any:
+def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: bool = False, gives: str = "") -> Any:
     """The Numba intrinsic of one tile; all arguments are int64, see PARAMETERS.
 
     table: address of the left addresses. tap_step: bytes from a tap's addresses to the next's. taps: how many.
@@ -57,8 +63,10 @@ def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: b
     ahead, ahead_step (if asked for; walk "taps"): address of memory that is wanted soon; each step fetches the cache
     line there and goes that many bytes on.
     Right rows are read in whole vectors, so they must go on for that long.
+    gives: the output's dtype if it is not that of the sums. Then there is one more argument, `sums`: the address of MR
+    rows of NR sums, where they stand between blocks of k.
     """
-    emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue), ahead)
+    emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue), ahead, gives)
     return intrinsic_of(len(emitter.parameters), emitter.choose)
 
 
@@ -92,9 +100,11 @@ def zeros(size: int) -> Any:
 class _Emitter:
     """Emits the functions of one microkernel and the choice between them."""
 
-    def __init__(self, dtype: str, tile: Tile, walk: str, epilogue: Epilogue, ahead: bool) -> None:
+    def __init__(self, dtype: str, tile: Tile, walk: str, epilogue: Epilogue, ahead: bool, gives: str) -> None:
         self.dtype, self.tile, self.walk, self.epilogue, self.ahead = dtype, tile, walk, epilogue, ahead
-        self.parameters = (*PARAMETERS[walk], *AHEAD) if ahead else PARAMETERS[walk]
+        self.gives = gives or sums_of(dtype)
+        self.narrow = self.gives != sums_of(dtype)
+        self.parameters = (*PARAMETERS[walk], *(AHEAD if ahead else ()), *(NARROW if self.narrow else ()))
         self.fused = targets.current().fma
 
     def choose(self, builder: ir.IRBuilder, arguments: list[ir.Value]) -> None:
@@ -139,14 +149,15 @@ class _Body:
         self, emitter: _Emitter, builder: ir.IRBuilder, arguments: dict[str, Any], rows: int, vectors: int
     ) -> None:
         self.emitter, self.b, self.a, self.rows, self.vectors = emitter, builder, arguments, rows, vectors
-        self.lanes = Lanes(builder, emitter.dtype, emitter.tile.lanes)
+        self.lanes = Lanes(builder, sums_of(emitter.dtype), emitter.tile.lanes)
+        self.out = Lanes(builder, emitter.gives, emitter.tile.lanes)
 
     def emit(self) -> None:
         b, a, lanes = self.b, self.a, self.lanes
         missing = i64((self.vectors - 1) * lanes.count)
         self.mask = lanes.below(b.sub(a["columns"], missing))
         self.full = b.icmp_unsigned("==", a["columns"], i64(self.vectors * lanes.count))
-        rows, column = lanes.pointer(a["out_rows"]), b.mul(a["column"], i64(lanes.size))
+        rows, column = lanes.pointer(a["out_rows"]), b.mul(a["column"], i64(self.out.size))
         self.offsets = [b.add(lanes.integer(rows, r), column) for r in range(self.rows)]
         sums = self.start()
         self.finish(self.taps(sums) if self.emitter.walk == "taps" else self.pairs(sums), column)
@@ -162,18 +173,35 @@ class _Body:
     # --- the sum ---
 
     def start(self) -> Grid:
-        """Zeros, or the sums that stand in the output."""
+        """The seeds, or the sums of the blocks before."""
         b, lanes = self.b, self.lanes
         first = b.icmp_unsigned("!=", b.and_(self.a["phase"], i64(FIRST)), i64(0))
+        seeds = self.seeds()
         before, resume, begin = b.block, b.append_basic_block("resume"), b.append_basic_block("begin")
         b.cbranch(first, begin, resume)
         b.position_at_end(resume)
-        out = lanes.pointer(self.a["out"])
-        rows = [lanes.at(out, offset) for offset in self.offsets]
-        held = self.grid(lambda r, v: self.load(rows[r], v))
+        if self.emitter.narrow:
+            held = self.grid(lambda r, v: lanes.load(self.kept(r, v)))
+        else:
+            out = lanes.pointer(self.a["out"])
+            rows = [lanes.at(out, offset) for offset in self.offsets]
+            held = self.grid(lambda r, v: self.load(rows[r], v))
         b.branch(begin)
         b.position_at_end(begin)
-        return [phi(b, (lanes.zero, before), (value, resume)) for value in held]
+        return [phi(b, (seed, before), (value, resume)) for seed, value in zip(seeds, held, strict=True)]
+
+    def seeds(self) -> Grid:
+        """What the sums begin as."""
+        if self.emitter.dtype not in SEEDED:
+            return self.grid(lambda r, v: self.lanes.zero)
+        panel = self.lanes.pointer(self.a["right"])
+        first = [self.load(panel, v, masked=False) for v in range(self.vectors)]
+        return self.grid(lambda r, v: first[v])
+
+    def kept(self, r: int, v: int) -> ir.Value:
+        """Where the sums of vector v of row r stand between blocks of k, if not in the output."""
+        lanes, tile = self.lanes, self.emitter.tile
+        return lanes.at(lanes.pointer(self.a["sums"]), (r * tile.vectors + v) * lanes.count * lanes.size)
 
     def taps(self, sums: Grid) -> Grid:
         """Walks the taps, and the steps within each."""
@@ -221,7 +249,8 @@ class _Body:
         for r, pointer in enumerate(row):
             value = self.lanes.broadcast(pointer)  # next to its products: few registers are left for such values
             held = sums[r * self.vectors : (r + 1) * self.vectors]
-            result += [self.lanes.fma(value, x, s, self.emitter.fused) for x, s in zip(vectors, held, strict=True)]
+            how = self.emitter.dtype, self.lanes, self.emitter.fused
+            result += [multiply_add(*how, value, x, s) for x, s in zip(vectors, held, strict=True)]
         return result
 
     # --- the end ---
@@ -229,22 +258,27 @@ class _Body:
     def finish(self, sums: Grid, column: ir.Value) -> None:
         """Stores the sums, through the epilogue in the last phase."""
         b = self.b
-        if self.emitter.epilogue:
+        if self.emitter.epilogue or self.emitter.narrow:
             last = b.icmp_unsigned("!=", b.and_(self.a["phase"], i64(LAST)), i64(0))
             with b.if_else(last) as (then, otherwise):
                 with then:
                     self.store_through_epilogue(sums, column)
                 with otherwise:
-                    self.store(sums)
+                    self.keep(sums) if self.emitter.narrow else self.store(sums)
         else:
             self.store(sums)
         b.ret_void()
 
+    def keep(self, sums: Grid) -> None:
+        """Stores sums that are not whole yet, where the output cannot hold them."""
+        for i, value in enumerate(sums):
+            self.lanes.store(value, self.kept(*divmod(i, self.vectors)))
+
     def store_through_epilogue(self, sums: Grid, column: ir.Value) -> None:
         """Applies the epilogue row by row, in a loop: LLVM unrolls a short one back into registers, and a long one
         (an erf, say) stays small."""
-        b, lanes, epilogue = self.b, self.lanes, self.emitter.epilogue
-        width = lanes.count * lanes.size
+        b, lanes, epilogue, kinds = self.b, self.lanes, self.emitter.epilogue, self.emitter.epilogue[:1]
+        width, wide = lanes.count * lanes.size, self.out.count * self.out.size
         with b.goto_entry_block():
             memory = b.alloca(ir.ArrayType(lanes.vector, len(sums)))
             memory.align = 64
@@ -253,7 +287,8 @@ class _Body:
             lanes.store(value, lanes.at(held, i * width))
         addresses, rows = lanes.pointer(self.a["extras"]), lanes.pointer(self.a["out_rows"])
         operands = [
-            self.operand(kind, lanes.pointer(lanes.integer(addresses, i)), column) for i, kind in enumerate(epilogue[0])
+            self.operand(kind, lanes.pointer(lanes.integer(addresses, i)), column)
+            for i, kind in enumerate(kinds[0] if kinds else ())
         ]
 
         def row(r: ir.Value, carried: Grid) -> Grid:
@@ -263,24 +298,40 @@ class _Body:
             for v in range(self.vectors):
                 values = [self.load(begin, v, masked=False), *[read(offset, v) for read in operands]]
                 result = result_of(epilogue, b, values)
+                if self.emitter.gives in HALVES:
+                    result = narrowed(b, result, self.emitter.gives)
                 if v == self.vectors - 1:
-                    self.store_ends([(result, lanes.at(place, v * width))])
+                    self.store_ends([(result, lanes.at(place, v * wide))])
                 else:
-                    lanes.store(result, lanes.at(place, v * width))
+                    self.out.store(result, lanes.at(place, v * wide))
             return []
 
         loop(b, i64(self.rows), [], row)
 
     def operand(self, kind: str, base: ir.Value, column: ir.Value) -> Callable[[ir.Value, int], ir.Value]:
         """How to read an operand's vector v of the row at an offset. What is the same in every row is loaded once."""
-        lanes = self.lanes
+        kind, _, dtype = kind.partition(":")
+        lanes = Lanes(self.b, dtype, self.lanes.count) if dtype else self.lanes
+
+        def read(pointer: ir.Value, v: int) -> ir.Value:
+            mask = self.mask if v == self.vectors - 1 else None
+            value = lanes.load(lanes.at(pointer, v * lanes.count * lanes.size), mask)
+            return widened(self.b, value, dtype) if dtype in HALVES else value
+
         if kind == "full":
-            return lambda offset, v: self.load(lanes.at(base, offset), v)
+            return lambda offset, v: read(lanes.at(base, self.rescaled(offset, lanes.size)), v)
         if kind == "scalar":
             value = lanes.broadcast(base)
+            value = widened(self.b, value, dtype) if dtype in HALVES else value
             return lambda offset, v: value
-        values = [self.load(lanes.at(base, column), v) for v in range(self.vectors)]
+        values = [read(lanes.at(base, self.rescaled(column, lanes.size)), v) for v in range(self.vectors)]
         return lambda offset, v: values[v]
+
+    def rescaled(self, offset: ir.Value, size: int) -> ir.Value:
+        """An offset in the output, in bytes, as one in an array of numbers of another size."""
+        if size == self.out.size:
+            return offset
+        return self.b.mul(self.b.sdiv(offset, i64(self.out.size)), i64(size))
 
     def store(self, values: Grid) -> None:
         """Stores the rows, from their ends last: that needs one choice between whole and masked vectors."""
@@ -300,7 +351,7 @@ class _Body:
         with self.b.if_else(self.full) as (whole, part):
             with whole:
                 for value, pointer in ends:
-                    self.lanes.store(value, pointer)
+                    self.out.store(value, pointer)
             with part:
                 for value, pointer in ends:
-                    self.lanes.store(value, pointer, self.mask)
+                    self.out.store(value, pointer, self.mask)

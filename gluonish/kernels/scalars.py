@@ -1,7 +1,7 @@
 """The types a number can have inside a kernel, and their short names in the names of intrinsics (`load_f32`).
 
-A bool is one byte in memory and one bit in a register. Deliberately not here: half floats, which need conversions at
-every load.
+A bool is one byte in memory and one bit in a register. Half floats exist in memory only: `load_bf16` gives a float32,
+`store_bf16` rounds one.
 """
 
 from __future__ import annotations
@@ -43,9 +43,14 @@ SCALARS = {
         Scalar("u32", "uint32", 4, "u"),
         Scalar("u64", "uint64", 8, "u"),
         Scalar("b1", "bool", 1, "b"),
+        Scalar("bf16", "bfloat16", 2, "f"),
+        Scalar("f16", "float16", 2, "f"),
     )
 }
 CODES = {s.name: s.code for s in SCALARS.values()}
+
+
+HALVES = {"bfloat16": "bf16", "float16": "f16"}  # in memory only
 
 
 def code_of(dtype: object) -> str:

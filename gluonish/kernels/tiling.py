@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
 from gluonish.kernels import target as targets
+from gluonish.kernels.dots import SEEDED, group_of, size_of, sums_of
 
 
 class Tile(NamedTuple):
@@ -17,7 +16,7 @@ class Tile(NamedTuple):
 
     A kernel's source, its externals and its plan must agree on it: all take the one of the moment the Kernel was made.
     rows: output rows (values of the left operand that are broadcast in each step).
-    vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number.
+    vectors: vectors a row. lanes: numbers in a vector. size: bytes of a number, or of a group (`dots.py`).
     """
 
     rows: int
@@ -38,7 +37,7 @@ def tile_of(dtype: str) -> Tile:
     Measured on Zen 5, one thread, 768^3, share of the peak: AVX-512 6x4 98-100 %, 14x2 91 %; AVX2 6x2 98 %.
     """
     target = targets.current()
-    size = np.dtype(dtype).itemsize
+    size = size_of(sums_of(dtype))
     return Tile(6, 4 if target.registers >= 32 else 2, target.vector_bytes // size, size)
 
 
@@ -53,5 +52,5 @@ def round_up(a: int, b: int) -> int:
 
 
 def packed_size(k: int, n: int, dtype: str) -> int:
-    """Numbers in the packed form of a [k, n] matrix on the current target (see `packing.py`)."""
-    return k * round_up(n, tile_of(dtype).lanes)
+    """Numbers (or groups) in the packed form of a [k, n] matrix on the current target (see `packing.py`)."""
+    return (ceil_div(k, group_of(dtype)) + (dtype in SEEDED)) * round_up(n, tile_of(dtype).lanes)

@@ -3,6 +3,8 @@
 One namespace: the Python array API's names, NumPy's well-known aliases, functions of neural networks.
 """
 
+from typing import Any
+
 from gluonish.nd import (
     methods,  # puts operators and methods on NDArray
     random,
@@ -33,6 +35,7 @@ from gluonish.nd.create import (
     zeros_like,
 )
 from gluonish.nd.device import Device, cpu, gpu
+from gluonish.nd.dtypes import bfloat16 as _bfloat16
 from gluonish.nd.files import FileError, load, save
 from gluonish.nd.functions import (
     all,
@@ -166,8 +169,10 @@ transpose = permute_dims
 absolute = abs
 
 
-def __getattr__(name: str) -> Op:
-    """Elementwise and composite ops that are not named above: their record is all that they need."""
+def __getattr__(name: str) -> Any:
+    """Elementwise and composite ops that are not named above: their record is all that they need. And bfloat16."""
+    if name == "bfloat16":
+        return _bfloat16()
     op = OPS.get(name)
     if op is None or op.family not in ("elementwise", "composite"):
         raise AttributeError(f"module 'gluonish.nd' has no attribute {name!r}")

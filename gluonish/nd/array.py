@@ -16,6 +16,7 @@ import numpy as np
 
 from gluonish.nd import dispatch
 from gluonish.nd.device import Device, checked, cpu
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import product
 
@@ -211,7 +212,7 @@ class NDArray:
         """
         if grad_req not in GRAD_REQS:
             raise ValueError(f"grad_req must be one of {GRAD_REQS}, got {grad_req!r} ({user_line()})")
-        if grad_req != "null" and self.dtype.kind != "f":
+        if grad_req != "null" and not is_float(self.dtype):
             raise TypeError(f"only floating-point arrays have gradients, this one is {self.dtype} ({user_line()})")
         self._entry = None
         if grad_req == "null":

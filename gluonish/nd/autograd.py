@@ -15,6 +15,7 @@ import numpy as np
 
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import same_shape
 
@@ -255,7 +256,7 @@ def _check_head(head: NDArray, seed: Any) -> None:
             f"backward: this array of shape {shape_text(head.shape)} was not computed under autograd.record() "
             f"from an array with attach_grad(); wrap the computation in `with autograd.record():` ({user_line()})"
         )
-    if head._data.dtype.kind != "f":
+    if not is_float(head._data.dtype):
         raise TypeError(f"backward: the head is {head.dtype}, only floating-point have gradients ({user_line()})")
     if seed is not None and tuple(seed.shape) != tuple(head.shape):  # in a trace this may become a guard
         raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.device import Device, checked
+from gluonish.nd.dtypes import bfloat16, is_bfloat16, is_float
 from gluonish.nd.errors import user_line
 from gluonish.nd.ops.create import arange_op, full_op
 from gluonish.nd.size import Size
@@ -30,12 +31,17 @@ def as_dtype(dtype: Any, default: np.dtype | None = None) -> np.dtype:
     """
     if dtype is None and default is not None:
         return default
+    if isinstance(dtype, str) and dtype == "bfloat16":
+        return bfloat16()
     try:
         found = np.dtype(dtype)
     except TypeError:
         found = None
+    if found is not None and is_bfloat16(found):
+        return found
     if found is None or found.name not in DTYPES:
-        raise TypeError(f"dtype {dtype!r} is not supported; use one of {', '.join(DTYPES)} ({user_line()})")
+        names = ", ".join((*DTYPES, "bfloat16"))
+        raise TypeError(f"dtype {dtype!r} is not supported; use one of {names} ({user_line()})")
     return DTYPES[found.name]  # in the byte order of this machine
 
 
@@ -60,7 +66,7 @@ def array(source: Any, dtype: Any = None, device: Device | None = None, ctx: Dev
         data = np.array(source, order="C")
     except ValueError as error:
         raise ValueError(f"array: the nested lists do not form a regular shape: {error} ({user_line()})") from None
-    if data.dtype.kind not in "biuf":
+    if data.dtype.kind not in "biu" and not is_float(data.dtype):
         raise TypeError(f"array: cannot make numbers of {type(source).__name__} {source!r:.60} ({user_line()})")
     if dtype is None:
         dtype = np.float32 if not own and data.dtype == np.float64 else data.dtype

@@ -129,12 +129,12 @@ def bind(op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any] = NO_ATTRS) -> N
 
 
 def bind_pair(op: Op, x: NDArray, y: NDArray) -> NDArray:
-    """`bind` for an elementwise op of two arrays of one dtype: what `a + b` costs is decided here."""
+    """`bind` for an elementwise op of two float32 arrays: what `a + b` costs is decided here."""
     current = state
     if current.trace is not None:
         return current.trace.bind(op, (x, y), NO_ATTRS)
     try:
-        data = op.forward(x._data, y._data)
+        data = op.raw(x._data, y._data)
     except ERRORS as error:
         raise explained(op, (x, y), NO_ATTRS, error) from None
     out = _new(_array_type)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float
+
 _SPLIT = 2.0
 _TERMS = {"float32": (20, 14), "float64": (34, 40)}  # of the series and of the fraction: relative error 5e-9 and 2e-15
 
@@ -22,7 +24,7 @@ def erf(x: Any) -> Any:
     terms, depth = _TERMS["float64" if x.dtype == np.float64 else "float32"]
     near, far = _series(np.minimum(size, _SPLIT), terms), _tail(np.maximum(size, _SPLIT), depth)
     value = np.where(size < _SPLIT, near, 1.0 - far)
-    return np.copysign(value, wide).astype(x.dtype if x.dtype.kind == "f" else np.float32)
+    return np.copysign(value, wide).astype(x.dtype if is_float(x.dtype) else np.float32)
 
 
 def _series(x: np.ndarray, terms: int) -> np.ndarray:

@@ -19,12 +19,14 @@ from typing import IO, Any
 import numpy as np
 
 from gluonish.nd.array import NDArray
+from gluonish.nd.dtypes import bfloat16
 from gluonish.nd.errors import user_line
 
 _CODES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
+    "BF16": "bfloat16",
     "I64": "int64",
     "I32": "int32",
     "I8": "int8",
@@ -160,7 +162,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[np.dtype, list[int], int,
         raise _damaged(path, f"{name!r} has the unknown dtype {code!r}")
     if not isinstance(shape, list) or len(shape) > 32 or not all(_whole(s) for s in [*shape, begin, end]):
         raise _damaged(path, f"the shape or place of {name!r} is not made of whole numbers")
-    dtype = np.dtype(_CODES[code])
+    dtype = bfloat16() if code == "BF16" else np.dtype(_CODES[code])
     count, extent = 1, dtype.itemsize
     for size in shape:
         count *= size

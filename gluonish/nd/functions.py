@@ -13,11 +13,12 @@ import numpy as np
 
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
-from gluonish.nd.create import ones_like
+from gluonish.nd.create import as_dtype, ones_like
+from gluonish.nd.dtypes import is_float, is_half
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.op import BOOL, FLOAT, INDEX
+from gluonish.nd.op import BOOL, FLOAT, INDEX, result_dtype
 from gluonish.nd.ops import elementwise as e
-from gluonish.nd.ops.contract import matmul_op
+from gluonish.nd.ops.contract import integer_matmul_op, matmul_op
 from gluonish.nd.ops.move import broadcast_op, concat_op, index_op, normal_axis, permute_op, place_op, reshape_op
 from gluonish.nd.ops.reduce import (
     argmax_op,
@@ -34,7 +35,6 @@ from gluonish.nd.ops.reduce import (
 from gluonish.nd.size import Size, hint, product, same
 
 Array = NDArray
-HALF = np.dtype("float16")
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
@@ -210,8 +210,8 @@ def min(x: Any, axis: Any = None, keepdims: bool = False) -> Array:  # noqa: A00
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
     """The mean over the axes, all by default; NaN if there are no elements."""
     x = dispatch.as_array(x)
-    if x.dtype == HALF:  # a sum of many would overflow
-        return mean(x.astype(FLOAT), axis, keepdims).astype(HALF)
+    if is_half(x.dtype):  # a sum of many would overflow
+        return mean(x.astype(FLOAT), axis, keepdims).astype(x.dtype)
     axes = normal_axes("mean", axis, x.ndim)
     return sum(x, axes, keepdims) / product(x.shape[a] for a in axes)
 
@@ -219,10 +219,10 @@ def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Array:
 def var(x: Any, axis: Any = None, keepdims: bool = False, correction: int = 0) -> Array:
     """The variance over the axes: the mean of the squared distance from the mean (in two passes)."""
     x = dispatch.as_array(x)
-    if x.dtype == HALF:
-        return var(x.astype(FLOAT), axis, keepdims, correction).astype(HALF)
+    if is_half(x.dtype):
+        return var(x.astype(FLOAT), axis, keepdims, correction).astype(x.dtype)
     axes = normal_axes("var", axis, x.ndim)
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         x = x.astype(FLOAT)
     out = variance_op(x, axes=axes, keepdims=keepdims)
     if correction == 0:
@@ -278,16 +278,40 @@ def sum_to(x: Array, shape: tuple[Any, ...]) -> Array:
 
 
 # --- products --------------------------------------------------------------------------------------------------------
-def matmul(a: Any, b: Any) -> Array:
-    """Matrix product by NumPy's rules: vectors too, leading dimensions broadcast."""
+def matmul(a: Any, b: Any, dtype: Any = None) -> Array:
+    """Matrix product by NumPy's rules: vectors too, leading dimensions broadcast.
+
+    dtype: of the result. Half-width floats are summed in float32, so dtype "float32" keeps what their own dtype would
+    round away. Two int8 arrays with dtype "int32" give the exact product of integers; without it, integers are
+    multiplied as float32.
+
+    >>> from gluonish import nd
+    >>> a = nd.array([[100, 27]], dtype="int8")
+    >>> nd.matmul(a, a.T, dtype="int32").tolist()
+    [[10729]]
+    """
     a, b = dispatch.as_array(a), dispatch.as_array(b)
     if a.ndim == 0 or b.ndim == 0:
         raise ValueError(f"matmul: needs vectors or matrices, got {a.spec} and {b.spec} ({user_line()})")
     left = expand_dims(a, 0) if a.ndim == 1 else a
     right = expand_dims(b, 1) if b.ndim == 1 else b
-    out = matmul_op(left, right)
+    out = _product(left, right, None if dtype is None else as_dtype(dtype))
     drop = ([out.ndim - 2] if a.ndim == 1 else []) + ([out.ndim - 1] if b.ndim == 1 else [])
     return reshape_op(out, shape=reduced_shape(out.shape, tuple(drop), False)) if drop else out
+
+
+def _product(left: Array, right: Array, dtype: Any) -> Array:
+    if dtype is None:
+        return matmul_op(left, right)
+    if dtype == np.int32:
+        return integer_matmul_op(left, right)
+    if not is_float(dtype):
+        raise TypeError(f"matmul: a product has a float dtype, or int32 for int8 arrays, not {dtype} ({user_line()})")
+    if dtype != result_dtype([left.dtype, right.dtype]):
+        if dtype == FLOAT and is_half(left.dtype) and left.dtype == right.dtype:
+            return matmul_op(left, right, dtype=dtype)
+        left, right = left.astype(dtype), right.astype(dtype)
+    return matmul_op(left, right)
 
 
 def dot(a: Any, b: Any) -> Array:
@@ -317,7 +341,7 @@ def lerp(start: Any, end: Any, weight: Any) -> Array:
 def nan_to_num(x: Any, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None) -> Array:
     """NaN replaced by `nan`, infinities by the numbers given, by default the largest and the smallest of the dtype."""
     x = dispatch.as_array(x)
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         return x
     most = float(np.finfo(x.dtype).max)
     x = e.where(e.equal(x, np.inf), most if posinf is None else posinf, x)

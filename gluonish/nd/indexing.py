@@ -13,6 +13,7 @@ import numpy as np
 from gluonish.nd import dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import array, as_dtype, ones_like
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.op import BOOL, INDEX
 from gluonish.nd.ops import elementwise as e
@@ -315,7 +316,7 @@ def pick(x: Array, indices: Any, axis: int = -1, keepdims: bool = False) -> Arra
     """One element per row of `axis`. Float indices (Gluon's habit) are truncated. Raises: IndexError out of range."""
     x, indices = dispatch.as_array(x), dispatch.as_array(indices)
     axis = normal_axis("pick", axis, x.ndim)
-    if indices.dtype.kind == "f":
+    if is_float(indices.dtype):
         indices = indices.astype("int64")
     if axis != x.ndim - 1:
         x = permute_op(x, axes=(*[i for i in range(x.ndim) if i != axis], axis))
@@ -326,7 +327,7 @@ def pick(x: Array, indices: Any, axis: int = -1, keepdims: bool = False) -> Arra
 def one_hot(indices: Any, depth: int, dtype: Any = None) -> Array:
     """Rows of `depth` zeros with a one at the index. Raises: IndexError for an index out of range."""
     indices = dispatch.as_array(indices)
-    if indices.dtype.kind == "f":
+    if is_float(indices.dtype):
         indices = indices.astype("int64")
     return unpick_op(ones_like(indices, as_dtype(dtype, np.dtype("float32"))), indices, size=depth)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.erf import erf  # noqa: F401  (part of the namespace)
 
 exp, expm1, log, log1p = np.exp, np.expm1, np.log, np.log1p
@@ -68,7 +69,7 @@ def wide(x: Any) -> Any:
 def narrow(result: Any, like: Any) -> Any:
     """Rounded to the dtype of `like`."""
     like = np.asarray(like)
-    return np.asarray(result).astype(like.dtype if like.dtype.kind == "f" else np.float32, copy=False)
+    return np.asarray(result).astype(like.dtype if is_float(like.dtype) else np.float32, copy=False)
 
 
 def sine_and_cosine(x: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gluonish.nd import dispatch
+from gluonish.nd.dtypes import in_singles, is_bfloat16, is_float, is_half
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import Size, SizeLike
 
@@ -39,6 +40,9 @@ class Sample(NamedTuple):
     attrs: dict[str, Any] = {}
 
 
+_BITS = ("move", "create", "gather")  # families that only copy numbers
+
+
 @dataclass(frozen=True, eq=False)
 class Op:
     """A primitive operation.
@@ -56,6 +60,7 @@ class Op:
     promote: whether inputs of different dtypes are converted to a common one first.
     sample: rng -> list of Sample, for the laws.
     smooth: whether the laws may differentiate it twice.
+    raw: the forward as it was given; `forward` itself computes half-width floats in float32.
     """
 
     name: str
@@ -70,6 +75,12 @@ class Op:
     doc: str = ""
     sample: Callable[[np.random.Generator], list[Sample]] = field(default=lambda rng: [])
     smooth: bool = True
+    raw: Callable[..., Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", self.forward)
+        if self.family not in _BITS and self.name != "cast":
+            object.__setattr__(self, "forward", in_singles(self.forward))
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Any:
         """Applies the op: to NDArrays, and to anything that can become one."""
@@ -140,14 +151,18 @@ def result_dtype(dtypes: Sequence[np.dtype]) -> np.dtype:
     """
     kinds = [_KINDS[d.kind] for d in dtypes]
     top = max(kinds)
-    common = np.result_type(*[d for d, k in zip(dtypes, kinds) if k == top])
+    highest = [d for d, k in zip(dtypes, kinds) if k == top]
+    if top == 2 and any(is_bfloat16(d) for d in highest) and any(d == np.float16 for d in highest):
+        highest.append(FLOAT)  # neither half-width type holds the other
+        highest = [d for d in highest if not is_half(d)]
+    common = np.result_type(*highest)
     if top == 1 and common.kind == "f":
         names = " and ".join(d.name for d in dtypes)
         raise TypeError(f"{names} have no common integer dtype; convert one with astype ({user_line()})")
     return np.dtype("int32") if common == np.int16 else common  # int16 is not among our dtypes
 
 
-_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2}
+_KINDS = {"b": 0, "u": 1, "i": 1, "f": 2, "V": 2}  # V: bfloat16
 
 
 def _promoted(op: Op, arrays: list[Any]) -> tuple[Any, ...]:
@@ -156,7 +171,7 @@ def _promoted(op: Op, arrays: list[Any]) -> tuple[Any, ...]:
         dtypes = [_number_dtype(a) for a in arrays]
     target = dtypes[0] if all(d is dtypes[0] for d in dtypes) else result_dtype(dtypes)
     scalars_float = any(isinstance(a, float) for a in arrays)
-    if target.kind != "f" and (op.accepts == "float" or scalars_float):
+    if not is_float(target) and (op.accepts == "float" or scalars_float):
         target = FLOAT
     elif target.kind == "b" and (op.accepts == "number" or any(type(a) is int or isinstance(a, Size) for a in arrays)):
         target = INDEX

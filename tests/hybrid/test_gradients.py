@@ -485,3 +485,21 @@ def test_memory_kept_for_the_backward_is_given_back(rng: np.random.Generator) ->
         addresses.add(y._entry[1].kept.base)
         y.backward()
     assert len(addresses) <= 3
+
+
+def test_the_gradient_of_a_dense_layer_over_a_batch_is_one_product(rng: np.random.Generator) -> None:
+    """(T, N, I) @ (I, O): not T products whose sum is taken afterwards."""
+    x, w = nd.array(rng.standard_normal((4, 6, 5)).astype("f")), nd.array(rng.standard_normal((5, 3)).astype("f"))
+    w.attach_grad()
+    compiled = compile_function(lambda x: nd.matmul(x, w))
+    with autograd.record():
+        out = compiled(x)
+    head = rng.standard_normal((4, 6, 3)).astype("f")
+    out.backward(nd.array(head))
+    np.testing.assert_allclose(w.grad.asnumpy(), np.einsum("tni,tno->io", x.asnumpy(), head), rtol=1e-4, atol=1e-5)
+    with autograd.record():
+        tape = nd.matmul(x, w)
+    gradient = autograd.grad(tape, w, nd.array(head))
+    np.testing.assert_allclose(gradient.asnumpy(), w.grad.asnumpy(), rtol=1e-5, atol=1e-6)
+    names = [step.name for variant in compiled.variants for step in variant.backward.program().steps]
+    assert names.count("matmul") == 1 and not any("fold" in name for name in names), names

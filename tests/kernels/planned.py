@@ -13,11 +13,14 @@ from gluonish.kernels.kernel import Kernel
 GUARD = 64  # numbers before and after each output that must stay as they are
 
 
-def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], threads: int = 1) -> np.ndarray:
-    """The output of a kernel with one output. What lies around it is checked, and it starts as NaN."""
-    dtype = inputs[0].dtype
-    size = int(np.prod(shape))
-    memory = np.full(size + 2 * GUARD, np.nan, dtype)
+def run(
+    kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], threads: int = 1, gives: Any = None
+) -> np.ndarray:
+    """The output of a kernel with one output, of dtype `gives` or that of the first input. What lies around it is
+    checked, and it starts as NaN (as 77 where there is none)."""
+    dtype = np.dtype(gives or inputs[0].dtype)
+    size, before = int(np.prod(shape)), 77 if dtype.kind in "iu" else np.nan
+    memory = np.full(size + 2 * GUARD, before, dtype)
     out = memory[GUARD : GUARD + size].reshape(shape)
     plan = planned(kernel, inputs, shape)
     inputs = [np.ascontiguousarray(x) for x in inputs]
@@ -25,13 +28,14 @@ def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], thread
     words = [*(x.ctypes.data for x in inputs), out.ctypes.data, -(-scratch.ctypes.data // 64) * 64, *plan.scalars]
     args = np.array(words, np.int64)
     table = np.array([[kernel.address, args.ctypes.data, plan.tiles, 1]], np.int64)
-    before = pool.get_num_threads()
+    threads_before = pool.get_num_threads()
     pool.set_num_threads(threads)
     try:
         entry(table.ctypes.data, 1)()
     finally:
-        pool.set_num_threads(before)
-    assert np.isnan(memory[:GUARD]).all() and np.isnan(memory[GUARD + size :]).all(), "written outside of the output"
+        pool.set_num_threads(threads_before)
+    around = np.concatenate((memory[:GUARD], memory[GUARD + size :]))
+    assert (around == before if dtype.kind in "iu" else np.isnan(around)).all(), "written outside of the output"
     return out
 
 

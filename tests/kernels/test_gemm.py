@@ -11,7 +11,7 @@ from kernels.planned import close, planned, run, sizes
 import gluonish.nd.ops  # noqa: F401  (registers the ops of epilogues)
 from gluonish.kernels import target
 from gluonish.kernels.epilogue import Epilogue, bias_epilogue
-from gluonish.kernels.gemm import DEPTH, matmul_kernel
+from gluonish.kernels.gemm import DEPTH, PIECE, matmul_kernel, pieces_kernel, pieces_of, sum_pieces_kernel
 from gluonish.kernels.packing import pack_kernel
 from gluonish.kernels.tiling import packed_size, round_up, tile_of
 
@@ -167,3 +167,23 @@ def test_inner_loop() -> None:
         assert len(re.findall(r"vfmadd231ps\s+%zmm", code)) % 24 == 23
         assert "call" not in code and "gather" not in code
         assert not re.search(r"vmov\w+\s+[^\n]*\(%r[sb]p\)", code), "a spilled vector"
+
+
+@EACH_DTYPE
+@pytest.mark.parametrize("transpose_a", [False, True])
+def test_split_sums(dtype: str, transpose_a: bool, rng: Rng) -> None:
+    """Small outputs of long sums, in pieces that the sizes alone decide: the same bits for any number of threads."""
+    steps = (("add", (0, 1)), ("multiply", (3, (0.5,))), ("add", (4, 2)), ("relu", (5,)))
+    for m, n, k in ((1, 1, 2 * PIECE), (7, 66, 5 * PIECE + 3), (5, 3, 3 * PIECE - 1)):
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        left = np.ascontiguousarray(a.T) if transpose_a else a
+        bias, residual = rng.standard_normal(n).astype(dtype), rng.standard_normal((m, n)).astype(dtype)
+        shape = (pieces_of(m, n, k, dtype), m, n)
+        assert shape[0] > 1
+        parts = [run(pieces_kernel(dtype, transpose_a), [left, packed(b)], shape, threads) for threads in (1, 2, 3, 8)]
+        assert len({p.tobytes() for p in parts}) == 1
+        wanted = a.astype(np.float64) @ b.astype(np.float64)
+        close(run(sum_pieces_kernel(dtype), parts[:1], (m, n)), wanted, 4 * k)
+        ended = run(sum_pieces_kernel(dtype, (("column", "full"), steps)), [parts[0], bias, residual], (m, n))
+        close(ended, np.maximum((wanted + bias) * 0.5 + residual, 0), 4 * k)
+    assert pieces_of(1000, 1000, 10**6, dtype) == pieces_of(3, 3, PIECE - 1, dtype) == 1

@@ -13,6 +13,7 @@ from gluonish.hybrid.passes.layout import reuse_permuted, sink_permutes
 from gluonish.hybrid.passes.neighbours import join_axes
 from gluonish.hybrid.passes.share import share_common
 from gluonish.hybrid.passes.simplify import simplify
+from gluonish.hybrid.passes.widen import widen
 
 Pass = Callable[[Graph], Graph]
 
@@ -25,6 +26,7 @@ PASSES: tuple[Pass, ...] = (
     fold_batch_norm,
     join_axes,
     simplify,
+    widen,
     share_common,
 )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gluonish.hybrid.graph import Graph, Node, Operand, apply, ordered, rewrite, users, with_inputs
+from gluonish.nd.dtypes import is_half
 from gluonish.nd.op import OPS
 from gluonish.nd.size import same
 
@@ -73,7 +74,11 @@ def _static(node: Node) -> bool:
 def _extended(node: Node, chains: dict[int, Affine], fixed: set[int], readers: dict[int, int]) -> Affine | None:
     if node.is_op("convolution", "matmul"):
         weight = node.inputs[1]
-        return Affine(node, None, None) if id(weight) in fixed and len(weight.shape) in (2, 4) else None
+        return (
+            Affine(node, None, None)
+            if id(weight) in fixed and len(weight.shape) in (2, 4) and not is_half(weight.dtype)
+            else None
+        )
     if not node.is_op("add", "subtract", "multiply", "divide"):
         return None
     a, b = node.inputs

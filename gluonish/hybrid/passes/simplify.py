@@ -160,7 +160,7 @@ def _permute(node: Node) -> Operand:
     if x.is_op("matmul") and swaps_last(axes):
         # (a @ b)' = b' @ a': kernels read transposed operands as they lie, a transposed result would be copied
         a, b = x.inputs
-        return apply(OPS["matmul"], (swapped(b), swapped(a)), None, x.line)
+        return apply(OPS["matmul"], (swapped(b), swapped(a)), x.attrs, x.line)
     moved = [a for a in axes if not (isinstance(x.shape[a], int) and x.shape[a] == 1)]
     if moved == sorted(moved):  # only dimensions of size 1 change places: the memory stays as it is
         return reshaped(x, node)

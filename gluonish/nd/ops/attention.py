@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd import dispatch
+from gluonish.nd.dtypes import is_float, is_half
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops import elementwise as e
@@ -37,7 +38,7 @@ def _check(name: str, query: Spec, key: Spec, value: Spec | None, mask: Spec | N
     specs = [*given, *([mask] if mask is not None else [])]
     if any(len(x.shape) < 2 for x in given):
         raise refuse(name, "query, key and value need at least 2 dimensions", *specs)
-    if any(x.dtype.kind != "f" or x.dtype != query.dtype for x in given):
+    if any(not is_float(x.dtype) or x.dtype != query.dtype for x in given):
         raise refuse(name, "query, key and value must be floating-point of one dtype", *specs)
     if any(len(x.shape) != len(query.shape) for x in given) or any(
         a != b for x in given for a, b in zip(x.shape[:-2], query.shape[:-2])
@@ -105,7 +106,7 @@ def scale_of(scale: float | None, depth: Any) -> float:
 
 def _wide(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
     """Half-width floats in float32, so that sums are exact enough."""
-    return tuple(x.astype(FLOAT) if x.dtype == np.float16 else x for x in arrays)
+    return tuple(x.astype(FLOAT) if is_half(x.dtype) else x for x in arrays)
 
 
 def _scores(query: np.ndarray, key: np.ndarray, mask: Any, causal: bool, scale: float | None) -> np.ndarray:
@@ -447,9 +448,9 @@ def attention_weights(query: Any, key: Any, mask: Any = None, causal: bool = Fal
 def _prepared_mask(mask: Any, query: Any) -> Any:
     """A mask as the ops want it: bool, or floats of the query's dtype."""
     mask = dispatch.as_array(mask)
-    if mask.dtype.kind not in "bf":
+    if mask.dtype.kind != "b" and not is_float(mask.dtype):
         raise ValueError(
             f"attention: the mask must be bool (True: may look) or floats to add, got {mask.dtype}; use "
             f"mask.astype('bool') ({user_line()})"
         )
-    return mask.astype(query.dtype) if mask.dtype.kind == "f" and mask.dtype != query.dtype else mask
+    return mask.astype(query.dtype) if is_float(mask.dtype) and mask.dtype != query.dtype else mask

@@ -14,23 +14,25 @@ import numpy as np
 from gluonish.nd.errors import shape_text
 from gluonish.nd.op import Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import broadcast_shapes
-from gluonish.nd.size import SizeLike
+from gluonish.nd.ops.move import reshape_op
+from gluonish.nd.size import SizeLike, product
 
 
 # --- matmul ----------------------------------------------------------------------------------------------------------
-def _matmul_rule(a: Spec, b: Spec) -> Spec:
+def _matmul_rule(a: Spec, b: Spec, dtype: Any = None) -> Spec:
     if len(a.shape) < 2 or len(b.shape) < 2:
         raise refuse("matmul", "both inputs need at least 2 dimensions", a, b)
     if a.shape[-1] != b.shape[-2]:
         raise refuse("matmul", "the last dimension of the first must equal the second-last of the second", a, b)
     batch = broadcast_shapes("matmul", Spec(a.shape[:-2], a.dtype), Spec(b.shape[:-2], b.dtype))
-    return Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype)
+    return Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype if dtype is None else dtype)
 
 
-def _matmul_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _matmul_forward(a: np.ndarray, b: np.ndarray, dtype: Any = None) -> np.ndarray:
     if a.ndim < 2 or b.ndim < 2:  # np.matmul would take vectors
         _matmul_rule(a, b)  # type: ignore[arg-type]  # arrays have all that a Spec has
-    return np.matmul(a, b)
+    out = np.matmul(a, b)
+    return out if dtype is None else out.astype(dtype, copy=False)
 
 
 def _swap(x: Any) -> Any:
@@ -42,16 +44,61 @@ def _matmul_sample(rng: np.random.Generator) -> list[Sample]:
     return [Sample(tuple(rng.standard_normal(s).astype(np.float32) for s in pair)) for pair in shapes]
 
 
+def _matmul_left_vjp(g: Any, y: Any, a: Any, b: Any, dtype: Any = None) -> Any:
+    return matmul_op(g.astype(a.dtype), _swap(b))
+
+
+def _matmul_right_vjp(g: Any, y: Any, a: Any, b: Any, dtype: Any = None) -> Any:
+    g = g.astype(b.dtype)
+    if len(b.shape) == 2 < len(a.shape):  # one product over all rows, not a sum of products
+        a, g = (reshape_op(x, shape=(product(x.shape[:-1]), x.shape[-1])) for x in (a, g))
+    return matmul_op(_swap(a), g)
+
+
 matmul_op: Op = register(
     Op(
         "matmul",
         "contract",
         quiet(_matmul_forward),
         _matmul_rule,
-        (lambda g, y, a, b: matmul_op(g, _swap(b)), lambda g, y, a, b: matmul_op(_swap(a), g)),
+        (_matmul_left_vjp, _matmul_right_vjp),
         accepts="float",
-        doc="Matrix product over the last two dimensions; leading dimensions broadcast.",
+        doc="Matrix product over the last two dimensions; leading dimensions broadcast. Half-width floats are summed "
+        "in float32; dtype: what the result is rounded to, by default the operands' dtype.",
         sample=_matmul_sample,
+    )
+)
+
+
+# --- products of integers ---------------------------------------------------------------------------------------------
+def _integer_rule(a: Spec, b: Spec) -> Spec:
+    if any(x.dtype != np.int8 for x in (a, b)):
+        raise refuse("integer_matmul", "both inputs must be int8; convert them with astype, or multiply floats", a, b)
+    return Spec(_matmul_rule(a, b).shape, np.dtype("int32"))
+
+
+def _integer_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    _integer_rule(a, b)  # type: ignore[arg-type]
+    if a.shape[-1] < 1 << 10:  # NumPy has no fast product of integers; float32 holds sums below 2**24 exactly
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(np.int32)
+    wide = np.matmul(a.astype(np.float64), b.astype(np.float64))
+    return wide.astype(np.int64).astype(np.int32)  # wraps around
+
+
+def _integer_sample(rng: np.random.Generator) -> list[Sample]:
+    shapes = [((3, 4), (4, 5)), ((2, 3, 7), (2, 7, 5)), ((2, 3, 4), (4, 5)), ((3, 0), (0, 2)), ((17, 65), (65, 33))]
+    return [Sample(tuple(rng.integers(-128, 128, s).astype(np.int8) for s in pair)) for pair in shapes]
+
+
+integer_matmul_op = register(
+    Op(
+        "integer_matmul",
+        "contract",
+        quiet(_integer_forward),
+        _integer_rule,
+        promote=False,
+        doc="The product of int8 matrices as int32: exact, wrapping around as int32 does. It has no gradient.",
+        sample=_integer_sample,
     )
 )
 

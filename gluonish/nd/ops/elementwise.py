@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.nd import math
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import BOOL, Op, Sample, Spec, quiet, refuse, register, result_dtype
 from gluonish.nd.size import SizeLike
 
@@ -373,7 +374,7 @@ cast = register(
         "elementwise",
         _cast_forward,
         lambda x, dtype: Spec(x.shape, np.dtype(dtype)),
-        (lambda g, y, x, dtype: g.astype(x.dtype) if x.dtype.kind == "f" == y.dtype.kind else None,),
+        (lambda g, y, x, dtype: g.astype(x.dtype) if is_float(x.dtype) and is_float(y.dtype) else None,),
         doc="The same values in another dtype; floats become integers towards zero.",
         sample=lambda rng: [
             Sample((rng.standard_normal((3, 4)).astype("f4"),), {"dtype": np.dtype("float64")}),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float, is_half
 from gluonish.nd.op import FLOAT, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import rsqrt
 from gluonish.nd.ops.reduce import Axes, distance_from_mean, sum_op, variance_op
@@ -18,7 +19,7 @@ from gluonish.nd.size import product
 
 
 def _forward(x: np.ndarray, axes: Axes, epsilon: float) -> np.ndarray:
-    wide = x.astype(FLOAT) if x.dtype == np.float16 else x
+    wide = x.astype(FLOAT) if is_half(x.dtype) else x
     count = np.asarray(product(x.shape[a] for a in axes), wide.dtype)
     distance = wide - wide.sum(axes, keepdims=True) / count
     variance = np.sum(distance * distance, axes, keepdims=True) / count
@@ -26,7 +27,7 @@ def _forward(x: np.ndarray, axes: Axes, epsilon: float) -> np.ndarray:
 
 
 def _rule(x: Spec, axes: Axes, epsilon: float) -> Spec:
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         raise refuse("normalize", "wants floats", x)
     if any(a >= len(x.shape) for a in axes):
         raise refuse("normalize", f"has no axes {axes}", x)
@@ -38,14 +39,14 @@ def _scale(x: Any, axes: Axes, epsilon: float) -> Any:
 
 
 def _parts(x: Any, axes: Axes, epsilon: float) -> Any:
-    if x.dtype == np.float16:
+    if is_half(x.dtype):
         return _parts(x.astype(FLOAT), axes, epsilon).astype(x.dtype)
     return distance_from_mean(x, axes) * _scale(x, axes, epsilon)
 
 
 def _gradient(g: Any, y: Any, x: Any, axes: Axes, epsilon: float) -> Any:
     # y = d s with d = x - mean(x), s = rsqrt(var(x) + epsilon): both depend on x by its mean and variance alone
-    if x.dtype == np.float16:
+    if is_half(x.dtype):
         return _gradient(g.astype(FLOAT), y.astype(FLOAT), x.astype(FLOAT), axes, epsilon).astype(x.dtype)
     count = product(x.shape[a] for a in axes)
     mean = sum_op(g, axes=axes, keepdims=True) / count

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gluonish.nd import math
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import INDEX, OPS, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.contract import matmul_op
 from gluonish.nd.ops.elementwise import tanh, where
@@ -88,7 +89,7 @@ def _gradient_rule(cell: Cell, grad: Spec, record: Spec, weight: Spec, *lengths:
 
 
 def _same_floats(name: str, *specs: Spec) -> None:
-    if specs[0].dtype.kind != "f" or any(s.dtype != specs[0].dtype for s in specs):
+    if not is_float(specs[0].dtype) or any(s.dtype != specs[0].dtype for s in specs):
         raise refuse(name, "all inputs but lengths must have one floating-point dtype", *specs)
 
 

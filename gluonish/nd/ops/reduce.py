@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float, is_half
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import BOOL, FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.elementwise import cast, equal, where
@@ -84,7 +85,7 @@ def _reduction(
     def forward(x: np.ndarray, axes: Axes, keepdims: bool) -> np.ndarray:
         if isinstance(initial, str):
             return ufunc(x, axis=axes, keepdims=keepdims)
-        wide = FLOAT if x.dtype == np.float16 else x.dtype
+        wide = FLOAT if is_half(x.dtype) else x.dtype
         return ufunc(x, axis=axes, keepdims=keepdims, dtype=wide).astype(x.dtype, copy=False)
 
     def rule(x: Spec, axes: Axes, keepdims: bool) -> Spec:
@@ -138,14 +139,14 @@ min_op = _reduction(
 
 
 def _variance_forward(x: np.ndarray, axes: Axes, keepdims: bool) -> np.ndarray:
-    wide = x.astype(FLOAT) if x.dtype == np.float16 else x
+    wide = x.astype(FLOAT) if is_half(x.dtype) else x
     count = np.asarray(product(x.shape[a] for a in axes), wide.dtype)
     distance = wide - wide.sum(axes, keepdims=True) / count
     return (np.sum(distance * distance, axes, keepdims=keepdims) / count).astype(x.dtype, copy=False)
 
 
 def _variance_rule(x: Spec, axes: Axes, keepdims: bool) -> Spec:
-    if x.dtype.kind != "f":
+    if not is_float(x.dtype):
         raise refuse("variance", "wants floats", x)
     if any(a >= len(x.shape) for a in axes):
         raise refuse("variance", f"has no axes {axes}", x)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import Op, Sample, Spec, refuse, register
 from gluonish.nd.size import SizeLike
 
@@ -51,7 +52,7 @@ def _columns(weight: np.ndarray, x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _rule(x: Any, axis: int, size: SizeLike, linear: bool, grid: str) -> Spec:
-    if linear and x.dtype.kind != "f":
+    if linear and not is_float(x.dtype):
         raise refuse("resize", "only floats can be interpolated; use mode='nearest' or astype", x)
     if size < 1 or x.shape[axis] < 1:
         raise refuse("resize", f"no axis of size {x.shape[axis]} can become one of size {size}", x)
@@ -71,7 +72,7 @@ def _forward(x: np.ndarray, axis: int, size: int, linear: bool, grid: str) -> np
 
 
 def _spread_rule(g: Any, axis: int, size: SizeLike, linear: bool, grid: str) -> Spec:
-    if g.dtype.kind != "f":
+    if not is_float(g.dtype):
         raise refuse("resize_spread", "only floats have gradients", g)
     if size < 1 or g.shape[axis] < 1:
         raise refuse("resize_spread", f"no axis of size {size} can become one of size {g.shape[axis]}", g)

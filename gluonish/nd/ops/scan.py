@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_half
 from gluonish.nd.op import FLOAT, INDEX, Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.create import arange_op, full_op
 from gluonish.nd.ops.elementwise import equal, logical_not, where
@@ -57,7 +58,7 @@ def _scan(name: str, ufunc: Any, combine: str, vjp: Callable[..., Any], doc: str
     SCANS[name] = combine
 
     def forward(x: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
-        wide = FLOAT if x.dtype == np.float16 else x.dtype
+        wide = FLOAT if is_half(x.dtype) else x.dtype
         more = {} if combine in ("maximum", "minimum") else {"dtype": wide}
         out = ufunc.accumulate(_along(x, axis, reverse), axis, **more)
         return _along(out, axis, reverse).astype(x.dtype, copy=False)
@@ -139,7 +140,7 @@ def _linear_rule(factors: Spec, terms: Spec, axis: int, reverse: bool) -> Spec:
 
 def _linear_forward(factors: np.ndarray, terms: np.ndarray, axis: int, reverse: bool) -> np.ndarray:
     _linear_rule(factors, terms, axis, reverse)  # type: ignore[arg-type]  # arrays have all that a Spec has
-    wide = FLOAT if terms.dtype == np.float16 else terms.dtype
+    wide = FLOAT if is_half(terms.dtype) else terms.dtype
     out = np.empty(terms.shape, wide)
     a, b, y = (np.moveaxis(_along(z, axis, reverse), axis, 0) for z in (factors, terms, out))
     for i in range(len(b)):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text
 from gluonish.nd.op import Op, Sample, Spec, quiet, refuse, register
 from gluonish.nd.ops.contract import Pair, patches
@@ -63,7 +64,7 @@ def _average_spread_rule(g: Any, size: Pair, include_pad: bool, **a: Any) -> Spe
 
 
 def _lowest(dtype: np.dtype) -> Any:
-    return -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else np.iinfo(dtype).min
+    return -np.inf if is_float(dtype) else False if dtype.kind == "b" else np.iinfo(dtype).min
 
 
 def _windows(x: np.ndarray, kernel: Pair, stride: Pair, pad: Pair, ceil: bool, fill: Any, op: str = "") -> np.ndarray:
