@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.row import ROWS, Bar, Row, Side, Sizes, numbers
-from benchmarks.rows.memory import SQUARE, _pair
+from benchmarks.rows.memory import SQUARE, pair
 
 ONE_ROW, VOCABULARY = (1, 1 << 24), (64, 50257)
 
@@ -26,10 +26,10 @@ def _theirs(name: str, axis: int) -> Any:
     return build
 
 
-_pair("scan-rows", "running sum along rows of 4096", 2, 4, SQUARE, _ours("cumsum", 1), _theirs("cumsum", 1))
-_pair("scan-one-row", "running sum of one row of 16M", 2, 0, ONE_ROW, _ours("cumsum", 1), _theirs("cumsum", 1))
-_pair("scan-columns", "running sum down 4096 columns", 2, 0, SQUARE, _ours("cumsum", 0), _theirs("cumsum", 0))
-_pair("scan-max", "running maximum along rows", 2, 0, SQUARE, _ours("cumulative_max", 1), _theirs("cummax", 1))
+pair("scan-rows", "running sum along rows of 4096", 2, 4, SQUARE, _ours("cumsum", 1), _theirs("cumsum", 1))
+pair("scan-one-row", "running sum of one row of 16M", 2, 0, ONE_ROW, _ours("cumsum", 1), _theirs("cumsum", 1))
+pair("scan-columns", "running sum down 4096 columns", 2, 0, SQUARE, _ours("cumsum", 0), _theirs("cumsum", 0))
+pair("scan-max", "running maximum along rows", 2, 0, SQUARE, _ours("cumulative_max", 1), _theirs("cummax", 1))
 
 
 def _top(k: int) -> tuple[Any, Any]:
@@ -41,8 +41,8 @@ def _top(k: int) -> tuple[Any, Any]:
     return ours, lambda torch, sizes: lambda x: torch.topk(x, min(k, sizes["shape"][1])).values
 
 
-_pair("topk-5", "the 5 largest of each of 64 rows of 50257", 1, 0, VOCABULARY, *_top(5))
-_pair("topk-50", "the 50 largest of each of 64 rows of 50257", 1, 0, VOCABULARY, *_top(50))
+pair("topk-5", "the 5 largest of each of 64 rows of 50257", 1, 0, VOCABULARY, *_top(5))
+pair("topk-50", "the 50 largest of each of 64 rows of 50257", 1, 0, VOCABULARY, *_top(50))
 ROWS["topk-50"].bars = (Bar("torch", 0.5),)  # a vocabulary of random numbers makes 400 changes in each row's best
 for _name in ("scan-columns", "topk-5"):
     ROWS[_name].example = True
