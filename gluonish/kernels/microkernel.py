@@ -17,8 +17,8 @@ the last one in all tables: it may be computed again and stored to the same plac
 Missing columns are masked. Narrow dtypes take a group of k in a step (`dots.py`). If the output's dtype is not that of
 the sums, partial sums stand in memory of their own.
 
-For every number of vectors up to NR's there is one internal function, so a narrow output
-does not pay for a wide one, and for whole panels one for each of FEW rows.
+For every number of vectors up to NR's there is one internal function, so a narrow output does not pay for a wide one,
+and for whole panels one for each of FEW rows.
 
 Deliberately not here: cache blocking, packing, and anything that knows what is multiplied.
 """

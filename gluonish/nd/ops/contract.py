@@ -19,12 +19,12 @@ from gluonish.nd.size import SizeLike, product
 
 
 # --- matmul ----------------------------------------------------------------------------------------------------------
-def _matmul_rule(a: Spec, b: Spec, dtype: Any = None) -> Spec:
+def _matmul_rule(a: Spec, b: Spec, dtype: Any = None, op: str = "matmul") -> Spec:
     if len(a.shape) < 2 or len(b.shape) < 2:
-        raise refuse("matmul", "both inputs need at least 2 dimensions", a, b)
+        raise refuse(op, "both inputs need at least 2 dimensions", a, b)
     if a.shape[-1] != b.shape[-2]:
-        raise refuse("matmul", "the last dimension of the first must equal the second-last of the second", a, b)
-    batch = broadcast_shapes("matmul", Spec(a.shape[:-2], a.dtype), Spec(b.shape[:-2], b.dtype))
+        raise refuse(op, "the last dimension of the first must equal the second-last of the second", a, b)
+    batch = broadcast_shapes(op, Spec(a.shape[:-2], a.dtype), Spec(b.shape[:-2], b.dtype))
     return Spec((*batch, a.shape[-2], b.shape[-1]), a.dtype if dtype is None else dtype)
 
 
@@ -74,7 +74,7 @@ matmul_op: Op = register(
 def _integer_rule(a: Spec, b: Spec) -> Spec:
     if any(x.dtype != np.int8 for x in (a, b)):
         raise refuse("integer_matmul", "both inputs must be int8; convert them with astype, or multiply floats", a, b)
-    return Spec(_matmul_rule(a, b).shape, np.dtype("int32"))
+    return Spec(_matmul_rule(a, b, op="integer_matmul").shape, np.dtype("int32"))
 
 
 def _integer_forward(a: np.ndarray, b: np.ndarray) -> np.ndarray:
