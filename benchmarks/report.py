@@ -63,7 +63,7 @@ def _bar(outcome: Outcome, bar: Bar) -> str:
     met = outcome.met(bar)
     if bar.together:
         reached = outcome.reached(bar)
-        return f"{'' if reached is None or bar.kind != 'rate' else f'{reached:.0%} of it, '}a bar for {bar.together}"
+        return f"{'' if reached is None or bar.kind != 'rate' else f'{reached:.0%} of it, '}in a common bar"
     verdict = "not measured" if met is None else "met" if met else "MISSED"
     if bar.kind == "rate":
         reached = outcome.reached(bar)
