@@ -126,11 +126,10 @@ def product(dtype: str, group: Group, narrow: bool) -> Any:
     """The Numba intrinsic that makes the sums of some rows and panels; all arguments are int64, see PARAMETERS.
 
     rows: how many, 1 to the tile's, above SMALL even. left: address of the held states. right: address of the first
-    panel. segments, depth: k runs over so many times so many units; each segment begins with a whole vector in the held
-    states. panels: whole ones; unless there may be `narrow` ones, those of a pair can be read in any case. narrow: 1 if one of
-    a single vector follows. out: address of rows of sums, a group wide.
-    fetch: of the weight, so many bytes (fetch_step) for each k. places, count: a list of addresses to fetch, and one
-    more that may be fetched again and again.
+    panel. segments, depth: k runs over so many times so many units; each segment begins with a whole vector in the
+    held states. panels: whole ones; unless there may be `narrow` ones, those of a pair can be read in any case. narrow:
+    1 if one of a single vector follows. out: address of rows of sums, a group wide. fetch: of the weight, so many bytes
+    (fetch_step) for each k. places, count: a list of addresses to fetch, and one more that may be fetched again.
     """
     emitter = _Emitter(dtype, Group(Tile(*group[0]), *group[1:]), narrow)
     return intrinsic_of(len(PARAMETERS), emitter.choose)
