@@ -37,6 +37,7 @@ _NAMES = {
     "Parameter": "gluonish.block",
     "Constant": "gluonish.block",
     "Trainer": "gluonish.block",
+    "clip_global_norm": "gluonish.block.clipping",
     "hybridize": "gluonish.hybrid",
     "precision": "gluonish.hybrid",
     "set_num_threads": "gluonish.kernels.pool",

@@ -18,6 +18,7 @@ from benchmarks.rows import convolution_layers  # isort: skip
 from benchmarks.rows import recurrent  # isort: skip
 from benchmarks.rows import models  # isort: skip
 from benchmarks.rows import models_transformers  # isort: skip
+from benchmarks.rows import language  # isort: skip
 from benchmarks.rows import startup  # isort: skip
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "eager",
     "elementwise",
     "gather",
+    "language",
     "memory",
     "mlp",
     "models",

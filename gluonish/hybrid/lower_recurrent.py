@@ -11,7 +11,7 @@ from typing import Any
 
 from gluonish.hybrid.graph import Node
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import packing, recurrent
+from gluonish.kernels import packing, recurrent, recurrent_products
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.recurrent_cells import GRU, LSTM, RNN
 from gluonish.kernels.tiling import packed_size
@@ -32,9 +32,9 @@ def _forward(node: Node) -> list[Step] | None:
     kind = plain._replace(masked=masked, kept=attrs.get("keep", False), activation=attrs.get("activation", ""))
     kernel = recurrent.forward_kernel(code, kind)
     packed = temp(
-        node, (weight.shape[1],), lambda sizes: (recurrent.packed_gates_size(sizes[0], code, plain.gates),)
+        node, (weight.shape[1],), lambda sizes: (recurrent_products.packed_gates_size(sizes[0], code, plain.gates),)
     )  # fmt: skip
-    pack = _step(recurrent.pack_gates_kernel(code, plain.gates), [weight], packed, node)
+    pack = _step(recurrent_products.pack_gates_kernel(code, plain.gates), [weight], packed, node)
     return [pack, _step(kernel, [gates, packed, *rest], node, node, weight)]
 
 
@@ -52,7 +52,7 @@ def _gradient(node: Node) -> list[Step] | None:
     else:
         kernel, given = recurrent.backward_kernel(code, kind, tuple(parts)), list(parts.values())
     packed = temp(node, tuple(weight.shape), lambda sizes: (packed_size(sizes[0], sizes[1], code),))
-    pack = _step(packing.pack_kernel(code), [weight], packed, node)
+    pack = _step(packing.pack_kernel(code, vectors=recurrent_products.VECTORS), [weight], packed, node)
     return [pack, _step(kernel, [*given, record, packed, *lengths], node, node, weight)]
 
 

@@ -57,12 +57,13 @@ TRANSPOSE = """
 """
 
 
-def pack_kernel(dtype: str, transpose: bool = False) -> Kernel:
-    """packed = the packed layout of a matrix.
+def pack_kernel(dtype: str, transpose: bool = False, vectors: int = 0) -> Kernel:
+    """packed = the packed layout of a matrix; vectors: of a panel, if not those of `tiling.tile_of`.
 
     Shapes: right [K, N], or [N, K] if `transpose`; packed (packed_size(K, N),). A leading axis of both is a batch.
     """
     tile = tile_of(dtype)
+    tile = tile._replace(vectors=vectors or tile.vectors)
 
     def plan(ins: Shapes, outs: Shapes) -> Plan:
         *lead, rows, columns = ins[0]

@@ -2,7 +2,8 @@
 
 An intrinsic treats a block of rows (of the batch) and of units: it reads sums that the microkernel has just left in a
 small buffer, and reads and writes the arrays where rows lie `row` bytes apart and planes (the blocks of gates, the
-planes of a record) a given number of bytes. All addresses are those of the first row and unit of the block.
+planes of a record) a given number of bytes. All addresses are those of the first row and unit of the block. What the
+next step multiplies is put into `held` too, where vectors of the rows stand together (`recurrent_products.py`).
 
 Deliberately not here: the walk through time and the products (`recurrent.py`).
 """
@@ -15,16 +16,16 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 
 from gluonish.kernels import vector_math
-from gluonish.kernels.lanes import Lanes, i64, intrinsic_of, loop, prefetch
+from gluonish.kernels.lanes import I64, Lanes, i64, intrinsic_of, loop
 from gluonish.kernels.value import Value, choose
 
 FORWARD = (
     "sums", "gates", "gates_row", "gates_plane", "bias", "before", "after", "row", "plane", "rows", "units", "lengths",
-    "time",
+    "time", "held", "held_step",
 )  # fmt: skip
 BACKWARD = (
     "sums", "given", "given_plane", "carried", "made", "made_row", "made_plane", "made_block", "before", "after", "row",
-    "plane", "rows", "units", "lengths", "time",
+    "plane", "rows", "units", "lengths", "time", "held", "held_step", "held_plane",
 )  # fmt: skip
 
 
@@ -55,6 +56,13 @@ GRU = Kind("gru", 3, 1, 5, True, 2)
 RNN = Kind("rnn", 1, 1, 1)
 
 
+def touches(kind: Kind, backward: bool) -> int:
+    """How many vectors a cell touches for each vector of units, of arrays whose rows lie apart."""
+    if backward:
+        return (kind.given or kind.outputs) + max(1, kind.planes - 1) + 1 + kind.gates * kind.blocks
+    return kind.gates + 1 + (kind.planes if kind.kept else kind.states)
+
+
 def forward(dtype: str, lanes: int, width: int, kind: Kind) -> Any:
     """The intrinsic that makes the states behind a step; arguments: FORWARD. width: bytes of a row of sums."""
     return _intrinsic(FORWARD, _Forward, dtype, lanes, width, kind)
@@ -66,8 +74,8 @@ def backward(dtype: str, lanes: int, width: int, kind: Kind) -> Any:
 
 
 def fetch_forward(dtype: str, lanes: int, width: int, kind: Kind) -> Any:
-    """The intrinsic that begins to fetch what `forward` with the same arguments will touch: the rows of a block are
-    too many streams for the machine to foresee, and the product before it takes long enough."""
+    """The intrinsic that lists the addresses that `forward` with the same arguments will touch, at `held`: the rows of
+    a block are too many streams for the machine to foresee."""
     return _intrinsic(FORWARD, _Forward, dtype, lanes, width, kind, ahead=True)
 
 
@@ -94,6 +102,8 @@ class _Block:
         self.mask: Any = None
         self.live: Any = None
         self.offsets: dict[str, Any] = {}
+        self.turn: Any = None  # number of the vector in the block
+        self.sums = 1  # vectors for each vector of units
 
     def walk(self, treat: Callable[[], None]) -> None:
         """Emits the loops around what is done with one vector of units of one row."""
@@ -106,9 +116,13 @@ class _Block:
                 self.live = b.icmp_signed("<", a["time"], length)
 
             def vector(v: ir.Value, held: list[Any]) -> list[Any]:
+                self.turn = b.add(b.mul(r, vectors), v)
                 self.mask = lanes.below(b.sub(a["units"], b.mul(v, i64(lanes.count))))
-                shift = b.mul(v, i64(lanes.count * lanes.size))
-                self.offsets = {"sums": b.add(b.mul(r, i64(self.width)), shift), "bias": shift}
+                vector = lanes.count * lanes.size
+                shift = b.mul(v, i64(vector))
+                sums = b.add(b.mul(r, i64(self.width)), b.mul(v, i64(vector * self.sums)))
+                held = b.add(b.mul(v, a["held_step"]), b.mul(r, i64(vector)))
+                self.offsets = {"sums": sums, "bias": shift, "held": held}
                 for name, step in self.steps().items():
                     self.offsets[name] = b.add(b.mul(r, a[step]), shift)
                 treat()
@@ -126,14 +140,16 @@ class _Block:
         """Emits the cell."""
         raise NotImplementedError
 
-    def touched(self) -> list[tuple[str, Any, bool]]:
-        """What the cell touches: array, plane, whether it writes there."""
+    def touched(self) -> list[tuple[str, Any]]:
+        """What the cell touches: arrays and planes."""
         raise NotImplementedError
 
     def fetch(self) -> None:
-        """Emits the fetching of what the cell touches."""
-        for array, plane, writes in self.touched():
-            prefetch(self.b, self.place(array, plane), writes)
+        """Emits the listing of what the cell touches."""
+        b, touched = self.b, self.touched()
+        for number, (array, plane) in enumerate(touched):
+            place = b.add(b.mul(self.turn, i64(8 * len(touched))), i64(8 * number))
+            b.store(b.ptrtoint(self.place(array, plane), I64), self.lanes.at(self.lanes.pointer(self.a["held"]), place))
 
     def place(self, array: str, plane: Any = None) -> ir.Value:
         """Where an array has the vector; `plane` is bytes."""
@@ -151,8 +167,12 @@ class _Block:
 
     def sum(self, gate: int = 0) -> Value:
         """The sums of a gate, which lie in whole vectors."""
-        step = self.width // self.kind.gates if isinstance(self, _Forward) else 0
-        return Value(self.b, self.lanes.load(self.lanes.at(self.place("sums"), gate * step)))
+        offset = gate * self.lanes.count * self.lanes.size
+        return Value(self.b, self.lanes.load(self.lanes.at(self.place("sums"), offset)))
+
+    def hold(self, value: Value, plane: Any = None) -> None:
+        """Puts a whole vector where the next step's product reads it."""
+        self.lanes.store(value.value, self.place("held", plane))
 
     def times(self, number: int, argument: str) -> ir.Value:
         """A multiple of an argument."""
@@ -166,6 +186,10 @@ class _Block:
 
 
 class _Forward(_Block):
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        self.sums = self.kind.gates
+
     def steps(self) -> dict[str, str]:
         return {"gates": "gates_row", "before": "row", "after": "row"}
 
@@ -174,17 +198,20 @@ class _Forward(_Block):
         for plane, value in enumerate(made):
             if plane < self.kind.states:
                 before = self.read("before", self.times(plane, "plane")) if self.kind.masked else None
-                self.write("after", self.if_live(value, before), self.times(plane, "plane"))
+                value = self.if_live(value, before)
+                self.write("after", value, self.times(plane, "plane"))
+                if plane == 0:
+                    self.hold(value)
             elif self.kind.kept:
                 self.write("after", self.if_live(value, None), self.times(plane, "plane"))
 
-    def touched(self) -> list[tuple[str, Any, bool]]:
+    def touched(self) -> list[tuple[str, Any]]:
         kind, state = self.kind, self.times(self.kind.states - 1, "plane")  # c, or h, before
         made = range(kind.planes if kind.kept else kind.states)
         return [
-            *(("gates", self.times(gate, "gates_plane"), False) for gate in range(kind.gates)),
-            ("before", state, False),
-            *(("after", self.times(plane, "plane"), True) for plane in made),
+            *(("gates", self.times(gate, "gates_plane")) for gate in range(kind.gates)),
+            ("before", state),
+            *(("after", self.times(plane, "plane")) for plane in made),
         ]
 
     def gate(self, number: int) -> Value:
@@ -226,17 +253,20 @@ class _Backward(_Block):
         made, direct = getattr(self, self.kind.name)(*arriving)
         for block, gates in enumerate(made):
             for gate, value in enumerate(gates):
-                self.write("made", self.if_live(value, None), self.made(gate, block))
+                value = self.if_live(value, None)
+                self.write("made", value, self.made(gate, block))
+                if block == self.kind.blocks - 1:
+                    self.hold(value, self.times(gate, "held_plane"))
         for state, (value, before) in enumerate(zip(direct, arriving, strict=True)):
             self.write("carried", self.if_live(value, before), self.times(state, "made_plane"))
 
-    def touched(self) -> list[tuple[str, Any, bool]]:
+    def touched(self) -> list[tuple[str, Any]]:
         kind, state = self.kind, self.times(self.kind.states - 1, "plane")
         return [
-            *(("given", self.times(plane, "given_plane"), False) for plane in range(kind.given or kind.outputs)),
-            *(("after", self.times(plane, "plane"), False) for plane in range(kind.planes > 1, kind.planes)),
-            ("before", state, False),
-            *(("made", self.made(gate, block), True) for gate in range(kind.gates) for block in range(kind.blocks)),
+            *(("given", self.times(plane, "given_plane")) for plane in range(kind.given or kind.outputs)),
+            *(("after", self.times(plane, "plane")) for plane in range(kind.planes > 1, kind.planes)),
+            ("before", state),
+            *(("made", self.made(gate, block)) for gate in range(kind.gates) for block in range(kind.blocks)),
         ]
 
     def made(self, gate: int, block: int) -> ir.Value:

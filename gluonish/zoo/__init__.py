@@ -15,6 +15,7 @@ from gluonish.nd.errors import user_line
 from gluonish.zoo.bert import Bert, BertClassifier, SentenceEncoder, bert, minilm_l6_384
 from gluonish.zoo.gpt2 import GPT2, gpt2
 from gluonish.zoo.inception import Inception3, inception_v3
+from gluonish.zoo.language import LSTMLanguageModel, lstm_lm
 from gluonish.zoo.mobilenet import MobileNetV2, mobilenet_v2_1_0
 from gluonish.zoo.resnet import ResNetV1, resnet18_v1, resnet50_v1b
 from gluonish.zoo.transformer import TransformerCell
@@ -26,6 +27,7 @@ MODELS: dict[str, Callable[..., HybridBlock]] = {
     "gpt2": gpt2,
     "inception_v3": inception_v3,
     "minilm_l6_384": minilm_l6_384,
+    "lstm_lm": lstm_lm,
     "mobilenet_v2_1_0": mobilenet_v2_1_0,
     "resnet18_v1": resnet18_v1,
     "resnet50_v1b": resnet50_v1b,
@@ -65,6 +67,7 @@ __all__ = [
     "GPT2",
     "Inception3",
     "MODELS",
+    "LSTMLanguageModel",
     "MobileNetV2",
     "ResNetV1",
     "SentenceEncoder",
@@ -75,6 +78,7 @@ __all__ = [
     "gpt2",
     "inception_v3",
     "minilm_l6_384",
+    "lstm_lm",
     "mobilenet_v2_1_0",
     "resnet18_v1",
     "resnet50_v1b",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gluonish.kernels import packing, pool, recurrent
+from gluonish.kernels import packing, pool, recurrent, recurrent_products
 from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.recurrent_cells import GRU, LSTM, RNN, Kind
@@ -29,7 +29,8 @@ def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], *extra
     try:
         assert kernel.plan is not None
         plan = kernel.plan([x.shape for x in inputs], [shape])
-        words = [*(x.ctypes.data for x in inputs), out.ctypes.data, 0, *plan.scalars, *extra]
+        scratch = np.full(plan.scratch, 255, np.uint8)  # NaN
+        words = [*(x.ctypes.data for x in inputs), out.ctypes.data, scratch.ctypes.data, *plan.scalars, *extra]
         args = np.array(words, np.int64)
         table = np.array([[kernel.address, args.ctypes.data, plan.tiles, 1]], np.int64)
         entry(table.ctypes.data, 1)()
@@ -58,8 +59,8 @@ def attrs_of(kind: Kind, reverse: bool, keep: bool = True) -> dict[str, Any]:
 def forward(kind: Kind, inputs: list[np.ndarray], reverse: bool, threads: int = 2) -> np.ndarray:
     gates, weight, *rest = inputs
     dtype, units = gates.dtype.name, weight.shape[1]
-    size = (recurrent.packed_gates_size(units, dtype, kind.gates),)
-    packed = run(recurrent.pack_gates_kernel(dtype, kind.gates), [weight], size)
+    size = (recurrent_products.packed_gates_size(units, dtype, kind.gates),)
+    packed = run(recurrent_products.pack_gates_kernel(dtype, kind.gates), [weight], size)
     planes = kind.planes if kind.kept else kind.states
     shape = (planes, gates.shape[0] + 1, gates.shape[1], units)
     return run(recurrent.forward_kernel(dtype, kind), [gates, packed, *rest], shape, int(reverse), threads=threads)
@@ -70,7 +71,9 @@ def backward(
     reverse: bool, parts: tuple[str, ...] = (), threads: int = 2,
 ) -> np.ndarray:  # fmt: skip
     dtype = record.dtype.name
-    packed = run(packing.pack_kernel(dtype), [weight], (packed_size(*weight.shape, dtype),))
+    packed = run(
+        packing.pack_kernel(dtype, vectors=recurrent_products.VECTORS), [weight], (packed_size(*weight.shape, dtype),)
+    )
     shape: tuple[int, ...] = (*record.shape[1:3], weight.shape[0])
     shape = (kind.blocks, *shape) if kind.blocks > 1 else shape
     kernel = recurrent.backward_kernel(dtype, kind, parts)
@@ -155,10 +158,13 @@ def test_packed_weights_stand_by_unit(rng: np.random.Generator) -> None:
     for gates in (1, 3, 4):
         units = 37
         weight = rng.standard_normal((gates, units, units)).astype(np.float32)
-        panel = recurrent.panel_of("float32", gates)
-        size = (recurrent.packed_gates_size(units, "float32", gates),)
-        packed = run(recurrent.pack_gates_kernel("float32", gates), [weight.reshape(-1, units)], size)
-        packed = packed.reshape(-1, units, gates, panel.units)  # panel, k, gate, unit
-        whole = packed.transpose(2, 0, 3, 1).reshape(gates, -1, units)
+        size = (recurrent_products.packed_gates_size(units, "float32", gates),)
+        packed = run(recurrent_products.pack_gates_kernel("float32", gates), [weight.reshape(-1, units)], size)
+        tile = recurrent_products.tile_of_rows("float32")
+        packed = packed.reshape(-1, units, tile.vectors, tile.lanes)  # panel, k, vector, lane
+        vectors = packed.transpose(0, 2, 3, 1).reshape(-1, tile.lanes, units)
+        real = -(-units // tile.lanes) * gates
+        whole = vectors[:real].reshape(-1, gates, tile.lanes, units).transpose(1, 0, 2, 3).reshape(gates, -1, units)
         assert np.array_equal(whole[:, :units], weight)
         assert not whole[:, units:].any()
+        assert not vectors[real:].any()

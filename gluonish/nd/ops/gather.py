@@ -115,7 +115,7 @@ def _pick_rule(x: Spec, indices: Spec) -> Spec:
     require_integers("pick", indices)
     if x.shape[:-1] != indices.shape:
         raise refuse("pick", "indices must have the shape of x without its last dimension", x, indices)
-    return Spec(indices.shape, x.dtype)
+    return Spec(x.shape[:-1], x.dtype)  # a fused kernel must see that these are the rows of x
 
 
 def _pick_forward(x: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _unpick_rule(g: Spec, indices: Spec, size: SizeLike) -> Spec:
     require_integers("unpick", indices)
     if len(g.shape) != len(indices.shape) or any(a != b for a, b in zip(g.shape, indices.shape)):
         raise refuse("unpick", "values and indices must have the same shape", g, indices)
-    return Spec((*indices.shape, size), g.dtype)
+    return Spec((*g.shape, size), g.dtype)
 
 
 def _unpick_forward(g: np.ndarray, indices: np.ndarray, size: int) -> np.ndarray:
