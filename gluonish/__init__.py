@@ -39,6 +39,7 @@ _NAMES = {
     "Trainer": "gluonish.block",
     "hybridize": "gluonish.hybrid",
     "precision": "gluonish.hybrid",
+    "print": "gluonish.nd.printing",
     "set_num_threads": "gluonish.kernels.pool",
     "get_num_threads": "gluonish.kernels.pool",
     "num_threads": "gluonish.kernels.pool",

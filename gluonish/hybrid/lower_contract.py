@@ -48,7 +48,10 @@ def _epilogue(group: Group) -> tuple[Any, list[Node]]:
     steps = []
     for i, node in enumerate(rest):
         assert node.op is not None
-        steps.append((node.op.name, tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)))
+        values = tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)
+        if node.is_op("add", "multiply") and all(isinstance(x, Node) for x in node.inputs):
+            values = tuple(sorted(values))  # one kernel for a + b and b + a
+        steps.append((node.op.name, values))
         number[id(node)] = 1 + len(operands) + i
     return (tuple(kinds), tuple(steps)), operands
 
