@@ -40,6 +40,7 @@ _NAMES = {
     "clip_global_norm": "gluonish.block.clipping",
     "hybridize": "gluonish.hybrid",
     "precision": "gluonish.hybrid",
+    "print": "gluonish.nd.printing",
     "set_num_threads": "gluonish.kernels.pool",
     "get_num_threads": "gluonish.kernels.pool",
     "num_threads": "gluonish.kernels.pool",

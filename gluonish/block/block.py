@@ -21,6 +21,7 @@ from gluonish.block.parameter_dict import ParameterDict
 from gluonish.nd import Device, NDArray, snapshot
 from gluonish.nd.create import as_dtype
 from gluonish.nd.device import checked
+from gluonish.nd.dispatch import state
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
@@ -71,6 +72,8 @@ class Block(metaclass=_BlockType):
     @tree.marks_calls
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs `forward` with its hooks."""
+        if state.trace is not None:
+            return self._traced(state.trace, args, kwargs)
         try:
             return self._hooked(self.forward, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
         except Exception as error:
@@ -78,6 +81,22 @@ class Block(metaclass=_BlockType):
             if better is error:
                 raise
             raise better from None
+
+    def _traced(self, trace: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call inside a trace: what is traced meanwhile belongs to this Block."""
+        outer, trace.owner = trace.owner, self
+        try:
+            out = self._hooked(self.forward, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
+            if id(self) in trace.wanted:
+                trace.wanted[id(self)].append(out)
+            return out
+        except Exception as error:
+            better = self._explained(error, args)
+            if better is error:
+                raise
+            raise better from None
+        finally:
+            trace.owner = outer
 
     def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception:
         """An error of `forward` as the user should see it: reworded by the layer, or with its path as a note."""
@@ -265,6 +284,26 @@ class Block(metaclass=_BlockType):
         parameter_files.assign(self, arrays, "the dict", {}, **options)
 
     # --- looking ---------------------------------------------------------------------------------------------------
+    def inspect(self, *inputs: Any) -> Any:
+        """What Blocks inside give for some inputs: `net.inspect(x, "features.3")`, or a list of paths for a list.
+
+        The last argument is the path of a Block ("" is the whole), as in the names of its Parameters. Where the Block
+        is hybridized the values are those of a compiled program. A Block that ran several times gives a list. Nothing
+        is changed: neither running statistics nor the random numbers to come.
+
+        >>> import gluonish as gl
+        >>> from gluonish import nd, nn
+        >>> net = nn.HybridSequential(nn.Dense(4), nn.HybridSequential(nn.Activation("relu"), nn.Dense(2)))
+        >>> net.initialize(); net.hybridize()
+        >>> [a.shape for a in net.inspect(nd.ones((3, 5)), ["0", "1.0", ""])]
+        [(3, 4), (3, 4), (3, 2)]
+
+        Raises: ValueError for a path that is no Block or did not run.
+        """
+        from gluonish.block.inspection import inspect
+
+        return inspect(self, inputs[:-1], inputs[-1] if inputs else "")
+
     def summary(self, *inputs: NDArray) -> None:
         """Runs the inputs through (in predict mode) and prints each layer's output shape and parameters."""
         from gluonish.block.summary import summary_text

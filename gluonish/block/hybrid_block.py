@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
+from gluonish.block import tree
 from gluonish.block.block import Block
+from gluonish.block.parameter import Parameter
 from gluonish.block.tree import marks_calls
+from gluonish.nd import autograd
 from gluonish.nd.dispatch import state
-from gluonish.nd.errors import user_line
+
+if TYPE_CHECKING:
+    from gluonish.hybrid.memory import Memory
 
 _IGNORED_FLAGS = ("static_alloc", "static_shape", "inline_limit", "forward_bulk_size", "backward_bulk_size")
 
@@ -21,29 +28,36 @@ class HybridBlock(Block):
 
     _active = False
     _compiled: Any = None
-    _fallback = False
+    _options: Mapping[str, Any] = MappingProxyType({})  # flags of `hybridize`
 
     def hybridize(self, active: bool = True, **flags: Any) -> None:
         """Compiles later calls (or stops that), of this Block and of those below.
 
         fallback=True: a Block whose forward needs values (`if x.sum() > 0:`) runs step by step, and the Blocks inside
-        it are compiled by themselves, instead of an error; `explain()` says so. MXNet's flags (static_alloc,
-        static_shape, ...) are accepted and change nothing.
+        it are compiled by themselves, instead of an error; `explain()` says so. verify=True: every new variant is
+        compared with an eager run; where they differ, a warning names the first op that does, and calls go on eagerly.
+        background=True: calls run eagerly while kernels compile in a thread. remat=True: the backward computes most of
+        the forward again instead of keeping it. MXNet's flags (static_alloc, static_shape, ...) are accepted and change
+        nothing.
         Raises: TypeError for an unknown flag.
         """
-        unknown = [flag for flag in flags if flag not in (*_IGNORED_FLAGS, "fallback")]
-        if unknown:
-            raise TypeError(f"hybridize: unknown flag {', '.join(unknown)} ({user_line()})")
+        own = {flag: value for flag, value in flags.items() if flag not in _IGNORED_FLAGS}
+        if own:
+            from gluonish.hybrid.options import options_of
+
+            options_of(own)
         self._active = bool(active)
         self._compiled = None
-        self._fallback = bool(flags.get("fallback", False))
+        self._options = own
         super().hybridize(active, **flags)
 
     @marks_calls
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs `forward` with its hooks, compiled if hybridized."""
         # inside a trace `_compiled` must not be read: the watch would take it for a fact about the model
-        if state.trace is not None or not self._active:
+        if state.trace is not None:
+            return self._traced(state.trace, args, kwargs)
+        if not self._active or state.eager:
             run: Any = self.forward
         else:
             run = self._compiled
@@ -64,26 +78,60 @@ class HybridBlock(Block):
         """The compiled function of this Block, made at its first use."""
         if self._compiled is None:
             from gluonish.hybrid import compile_function
+            from gluonish.hybrid.options import options_of
 
-            compiled = compile_function(self._forward, type(self).__name__, self._fallback)
+            compiled = compile_function(self._forward, type(self).__name__, options_of(self._options))
             object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
         return self._compiled
 
     def graph(self, *args: Any, **kwargs: Any) -> Any:
-        """The optimised graph of a call with these arguments; prints as text."""
-        return self._compile().graph(*args, **kwargs)
+        """The optimised graph of a call with these arguments; prints as text, and shows as a picture in a notebook."""
+        graph = self._compile().graph(*args, **kwargs)
+        graph.path_of = self._path_of()
+        return graph
 
     def passes(self, *args: Any, **kwargs: Any) -> Any:
         """(name of the pass, graph after it) of such a call, from the trace on."""
-        return self._compile().passes(*args, **kwargs)
+        found, path_of = self._compile().passes(*args, **kwargs), self._path_of()
+        for _, graph in found:
+            graph.path_of = path_of
+        return found
 
     def kernels(self, *args: Any, **kwargs: Any) -> Any:
         """The generated kernels of a call with these arguments."""
         return self._compile().kernels(*args, **kwargs)
 
-    def explain(self) -> Any:
-        """Which variants are compiled, why each was, and which line of the model caused it."""
-        return self._compile().explain()
+    def memory(self, *args: Any, train: bool = False, **kwargs: Any) -> Memory:
+        """How many bytes a call with such arguments needs, by Block; known before anything runs. See `Memory`.
+
+        train: of a call under `autograd.record()` and its backward.
+
+        >>> from gluonish import nd, nn
+        >>> net = nn.Dense(1000, in_units=1000); net.initialize()
+        >>> net.memory(nd.ones((2, 1000))).of("weights")
+        4004000
+        """
+        from gluonish.hybrid.memory import memory_of
+
+        compiled = self._compile()
+        with autograd.record() if train else autograd.pause():
+            variant, sizes = compiled.variant_and_sizes(*args, **kwargs)
+        return memory_of(variant, sizes, self._path_of())
+
+    def _path_of(self) -> Callable[[Any], str]:
+        """A function that gives the path of a Block, or of the Block that a Parameter belongs to; "" for others."""
+        paths: dict[int, str] = {}
+        for path, block in tree.walk(self):
+            for part in (block, *(p for _, p in block._members() if isinstance(p, Parameter))):
+                paths.setdefault(id(part), path)
+        return lambda part: paths.get(id(part), "")
+
+    def explain(self, *args: Any, time: bool = False, **kwargs: Any) -> str:
+        """Which variants are compiled, why each was, and which line of the model caused it.
+
+        `explain(x)` and `explain(time=True)` also measure what each kernel takes.
+        """
+        return self._compile().explain(*args, time=time, **kwargs)
 
     def export(self, path: Any, *args: Any, **options: Any) -> Any:
         """Writes `path.json` and `path.safetensors`, which `SymbolBlock.imports` runs without this Python code."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ROW = 4  # words of a table row: function, arguments, tiles, share
 ALONE = 64  # short kernel calls in a row that keep the GIL
 RECYCLED = 1 << 18  # bytes of an output from which on its memory is used again
+Layout = Sequence[tuple[tuple[int, ...], np.dtype, int]]  # shape, dtype and offset of each kept value
 empty = np.empty
 
 
@@ -76,14 +77,22 @@ class Recycler:
 
 
 class Bound:
-    """See the module docstring. Used by one call at a time; the program keeps several where threads overlap."""
+    """See the module docstring. Used by one call at a time; the program keeps several where threads overlap.
+
+    held_layout: the `kept_layout` of the forward, for a backward. planned_only: no memory, no kernels; to be looked at.
+    """
 
     def __init__(
-        self, program: Program, sizes: tuple[int, ...], prepared: bool = False, held: Kept | None = None
+        self,
+        program: Program,
+        sizes: tuple[int, ...],
+        prepared: bool = False,
+        held_layout: Layout = (),
+        planned_only: bool = False,
     ) -> None:
         self.program = program
         self.sizes = sizes
-        self.held_layout = held.owner.kept_layout if held is not None else []
+        self.held_layout = held_layout
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
         self.steps: list[Step] = program.prepared.steps if prepared else program.main
         self.numbers: dict[int, tuple[int, ...]] = {}
@@ -97,7 +106,9 @@ class Bound:
         self.updates = not prepared and bool(program.graph.updates)
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
         self._plan()
-        self._fill()
+        if not planned_only:
+            self.arena, self.arena_base = block(self.arena_size)
+            self._fill()
 
     # --- sizes --------------------------------------------------------------------------------------------------------
     def number(self, size: Any) -> Any:
@@ -147,8 +158,7 @@ class Bound:
             self.plans.append(step.plan(ins, outs, [self.number(s) for s in step.sizes]))
         scratch = [p.scratch if p is not None else 0 for p in self.plans]
         places = {**self.kept_places, **self.program.places}
-        self.places, self.scratch_at, size = plan_arena(self.steps, places, self.bytes_of, scratch)
-        self.arena, self.arena_base = block(size)
+        self.places, self.scratch_at, self.arena_size = plan_arena(self.steps, places, self.bytes_of, scratch)
 
     def _fill(self) -> None:
         """Arguments of all steps in one array, and a row of the table for each step."""

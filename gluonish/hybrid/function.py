@@ -13,8 +13,11 @@ from typing import Any
 
 from gluonish.hybrid.graph import TraceError
 from gluonish.hybrid.numerics import current_precision
+from gluonish.hybrid.options import PLAIN, Options, options_of
 from gluonish.hybrid.passes import run_passes
+from gluonish.hybrid.replace import KernelCall
 from gluonish.hybrid.stepwise import Stepwise
+from gluonish.hybrid.timing import example, measured
 from gluonish.hybrid.variant import Variant, trace_variant
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
@@ -28,20 +31,21 @@ class CompiledFunction:
     """Calls `function` through compiled programs. Arguments and results may nest lists, tuples, dicts and None.
 
     function: of NDArrays (and hashable plain values, which become guards). Which Python attributes of Blocks a trace
-    read is seen by the watch (`gluonish.block.attributes`), so that a changed one makes a new variant. fallback: what
-    cannot be traced runs step by step (`Stepwise`) instead of raising TraceError.
+    read is seen by the watch (`gluonish.block.attributes`), so that a changed one makes a new variant. options: see
+    `Options`.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str = "", fallback: bool = False) -> None:
+    def __init__(self, function: Callable[..., Any], name: str = "", options: Options = PLAIN) -> None:
         self.function = function
-        self.fallback = fallback
         self.name = name or getattr(function, "__name__", "function")
+        self.options = options
         self.variants: list[Any] = []  # Variant, or Stepwise
+        self.inspections: dict[Any, CompiledFunction] = {}  # of what is inside (`Block.inspect`)
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program that fits the arguments; traces and compiles one if none does."""
-        if state.trace is not None:  # inside another trace: becomes part of it
+        if state.trace is not None or state.eager:  # inside another trace: becomes part of it
             return self.function(*args, **kwargs)
         arrays: Any = args
         structure = plain(len(args))
@@ -82,7 +86,7 @@ class CompiledFunction:
             try:
                 variant = trace_variant(self, mode, structure, arrays)
             except TraceError as error:
-                if not self.fallback:
+                if not self.options.fallback:
                     raise
                 variant = Stepwise(self, mode, arrays, error)
             variant.reason = reason
@@ -102,9 +106,13 @@ class CompiledFunction:
 
     def variant_for(self, *args: Any, **kwargs: Any) -> Variant:
         """The variant that a call with these arguments uses, traced now if there is none."""
+        return self.variant_and_sizes(*args, **kwargs)[0]
+
+    def variant_and_sizes(self, *args: Any, **kwargs: Any) -> tuple[Variant, tuple[int, ...]]:
+        """The same, and the sizes of such a call."""
         arrays: list[NDArray] = []
         structure = flatten((args, kwargs), arrays)
-        return self._variant(structure, arrays)[0]
+        return self._variant(structure, arrays)
 
     def graph(self, *args: Any, **kwargs: Any) -> Any:
         """The optimised graph for such arguments; print it to read it."""
@@ -117,16 +125,28 @@ class CompiledFunction:
         run_passes(variant.traced, lambda name, graph: seen.append((name, graph)))
         return seen
 
-    def kernels(self, *args: Any, **kwargs: Any) -> list[Any]:
-        """The steps of the program for such arguments, with their generated Python sources."""
-        return self.variant_for(*args, **kwargs).program.steps
+    def kernels(self, *args: Any, **kwargs: Any) -> list[KernelCall]:
+        """The kernels of the program for such arguments, with their Python sources; see `KernelCall`."""
+        variant = self.variant_for(*args, **kwargs)
+        return [KernelCall(variant, step) for step in variant.program.steps]
 
-    def explain(self) -> str:
-        """Which variants exist, why each was traced, what it relies on, and what runs slower than it could."""
+    def explain(self, *args: Any, time: bool = False, **kwargs: Any) -> str:
+        """Which variants exist, why each was traced, what it relies on, and what runs slower than it could.
+
+        With arguments, or with time=True: also what each kernel takes, measured now; see `timing.py`.
+        """
+        if args or kwargs:
+            variant, sizes = self.variant_and_sizes(*args, **kwargs)
+            arrays: list[NDArray] = []
+            flatten((args, kwargs), arrays)
+            timed = {id(variant): measured(variant, arrays, sizes)}
+        else:
+            traced = [v for v in self.variants if time and not isinstance(v, Stepwise)]
+            timed = {id(v): measured(v, x := example(v), v.match(x)) for v in traced}
         rows = [f"{self.name}: {len(self.variants)} variant(s), latest used first"]
         for number, variant in enumerate(self.variants):
             rows.append(f"  variant {number}: {variant.reason}")
-            rows += [f"    {line}" for line in variant.explain()]
+            rows += [f"    {line}" for line in (*variant.explain(), *timed.get(id(variant), ()))]
         return "\n".join(rows)
 
 
@@ -141,14 +161,13 @@ def _mode_change(before: Any, now: Any) -> str:
     return "under autograd.record()" if now[2] else "outside autograd.record()"
 
 
-def compile_function(function: Callable[..., Any], name: str = "", fallback: bool = False) -> CompiledFunction:
+def compile_function(function: Callable[..., Any], name: str = "", options: Options = PLAIN) -> CompiledFunction:
     """`function`, traced and compiled at its first call of each kind; see CompiledFunction."""
-    return CompiledFunction(function, name, fallback)
+    return CompiledFunction(function, name, options)
 
 
-def hybridize(function: Callable[..., Any], fallback: bool = False) -> CompiledFunction:
-    """Compiles a plain function of arrays; usable as a decorator. fallback: where Python needs values, run the function
-    step by step, and compile only the hybridized Blocks that it calls.
+def hybridize(function: Callable[..., Any], **options: bool) -> CompiledFunction:
+    """Compiles a plain function of arrays; usable as a decorator. options: see `Options`.
 
     >>> import gluonish as gl
     >>> from gluonish import nd
@@ -158,4 +177,4 @@ def hybridize(function: Callable[..., Any], fallback: bool = False) -> CompiledF
     >>> f(nd.array([1.0, 2.0])).item()
     8.0
     """
-    return CompiledFunction(function, fallback=fallback)
+    return CompiledFunction(function, options=options_of(options))

@@ -64,6 +64,7 @@ class Fuser:
         self.group_of: dict[int, Group] = {}
         self.groups: dict[int, Group] = {}
         self.position = {id(n): i for i, n in enumerate(graph.nodes())}
+        self.columns: dict[int, dict[int, Group]] = {}  # id of an array -> groups of kind "columns" that may read it
 
     def run(self) -> list[Group]:
         """The groups in an order in which they can run."""
@@ -129,10 +130,13 @@ class Fuser:
         again = self._again([*private, node], source.shape)
         own = {id(n) for n in (*private, *again)}
         reads = {id(root_of(p)) for n in (*private, *again, node) for p in n.parents if id(p) not in own}
-        group = next((g for g in self.groups.values() if self._same_columns(g, node, reads)), None)
+        found = {id(g): g for key in reads for g in self.columns.get(key, {}).values()}
+        group = next((g for g in found.values() if self._same_columns(g, node, reads)), None)
         if group is None:
             group = Group("columns", source.shape, [])
             self.groups[id(group)] = group
+        for key in reads:
+            self.columns.setdefault(key, {})[id(group)] = group
         left = {id(g): g for g in [self.group_of[id(n)] for n in private]}
         for n in private:
             before = self.group_of.pop(id(n))
@@ -286,12 +290,17 @@ class Fuser:
 
     def reaches(self, start: Group, target: Group) -> bool:
         """Whether a group reads the target, directly or by way of others, or is it."""
+        if start is target:
+            return True
+        first = min((self.position[id(n)] for n in target.nodes), default=-1)
         seen = {id(start)}
         stack = [start]
         while stack:
             current = stack.pop()
             if current is target:
                 return True
+            if max((self.position[id(n)] for n in current.nodes), default=first) < first:
+                continue  # all of it stands before the target, and so does what it reads
             for key in current.parents:
                 if key not in seen:
                     seen.add(key)
@@ -301,6 +310,7 @@ class Fuser:
     def _in_order(self) -> list[Group]:
         out: list[Group] = []
         state: dict[int, bool] = {}
+        age = {key: i for i, key in enumerate(self.groups)}
         for start in self.groups.values():
             stack = [(start, False)]
             while stack:
@@ -310,13 +320,9 @@ class Fuser:
                 elif id(group) not in state:
                     state[id(group)] = True
                     stack.append((group, True))
-                    stack.extend(
-                        (self.groups[key], False) for key in sorted(group.parents, key=self._age, reverse=True)
-                    )
+                    parents = sorted(group.parents, key=age.__getitem__, reverse=True)
+                    stack.extend((self.groups[key], False) for key in parents)
         return out
-
-    def _age(self, key: int) -> int:
-        return list(self.groups).index(key)
 
 
 def alias_of(node: Node) -> Node | None:

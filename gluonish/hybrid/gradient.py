@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from gluonish.hybrid.fuse import PRODUCTS, joins_epilogue
 from gluonish.hybrid.graph import Graph, Node, apply, ordered, replaced, users
 from gluonish.hybrid.passes.batch_norm import captured_only
+from gluonish.hybrid.remat import checkpoints
 from gluonish.nd.ops.attention import HEADS
 from gluonish.nd.ops.elementwise import cast
 
@@ -34,16 +35,19 @@ class Cut:
     backward: Graph
 
 
-def cut(joint: Graph, heads: list[Node], outputs: int) -> Cut:
+def cut(joint: Graph, heads: list[Node], outputs: int, remat: bool = False) -> Cut:
     """Cuts a joint graph whose first `outputs` results are the call's and whose others are gradients.
 
-    `heads` are the leaves that stand for the head gradients; they are among the inputs of `joint`.
+    `heads` are the leaves that stand for the head gradients; they are among the inputs of `joint`. remat: keep little
+    and compute the rest again.
     """
     head_ids = {id(h) for h in heads}
     arguments = [n for n in joint.inputs if id(n) not in head_ids]
     results, gradients = joint.outputs[:outputs], joint.outputs[outputs:]
     forward = Graph(arguments, results, joint.updates, joint.name)
     keep = _to_keep(forward, gradients, head_ids)
+    if remat:
+        keep = checkpoints(forward, keep, {id(n) for n in keep if n.is_op(*_BESIDE)})
     substitutes = {id(n): Node("input", n.spec, name=f"kept{i}", line=n.line) for i, n in enumerate(keep)}
     backward = Graph(
         [*heads, *substitutes.values(), *arguments], replaced(gradients, substitutes), [], f"{joint.name}_backward"

@@ -26,6 +26,19 @@ class TraceError(TypeError):
     relied: Any = (None, None)
 
 
+class Origin(str):
+    """Where a node comes from: the user's line, as text, and `owner`, whatever was running (a Block), or None."""
+
+    __slots__ = ("owner",)
+    owner: Any
+
+    def __new__(cls, line: str, owner: Any = None) -> Origin:
+        """The line as a text that knows its owner."""
+        self = super().__new__(cls, line)
+        self.owner = owner
+        return self
+
+
 class Node:
     """One value of a graph. `kind` is "op", or for leaves "input", "captured", "key", or for lowered graphs "temp"."""
 
@@ -55,6 +68,11 @@ class Node:
     def spec(self) -> Spec:
         """Shape and dtype."""
         return Spec(self.shape, self.dtype)
+
+    @property
+    def owner(self) -> Any:
+        """What was running when the node was made: the innermost Block, or None."""
+        return getattr(self.line, "owner", None)
 
     @property
     def parents(self) -> list[Node]:
@@ -87,6 +105,7 @@ class Graph:
     outputs: list[Node]
     updates: list[tuple[Node, Node]] = field(default_factory=list)  # (leaf, new value)
     name: str = "graph"
+    path_of: Callable[[Any], str] | None = None  # the path of a node's owner, for pictures
 
     def results(self) -> list[Node]:
         """Everything the graph must compute."""
@@ -102,6 +121,11 @@ class Graph:
 
     def __str__(self) -> str:
         return text(self)
+
+    def _repr_svg_(self) -> str:
+        from gluonish.hybrid.picture import svg
+
+        return svg(self, self.path_of)
 
 
 def ordered(results: Iterable[Node]) -> list[Node]:

@@ -57,6 +57,8 @@ def _epilogue(group: Group) -> tuple[Any, list[Node]]:
         assert node.op is not None
         attrs = ((("dtype", node.dtype.name),),) if node.is_op("cast") else ()
         picked = tuple(number[id(x)] if isinstance(x, Node) else (x,) for x in node.inputs)
+        if node.is_op("add", "multiply") and all(isinstance(x, Node) for x in node.inputs):
+            picked = tuple(sorted(picked))  # one kernel for a + b and b + a
         steps.append((node.op.name, picked, *attrs))
         number[id(node)] = 1 + len(operands) + i
     return (tuple(kinds), tuple(steps)), operands

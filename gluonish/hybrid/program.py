@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 
 from gluonish.hybrid.bound import Bound, Kept
+from gluonish.hybrid.compiling import compile_kernels
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Graph, Node, apply
 from gluonish.hybrid.lower import lower
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.passes.batch_norm import captured_only
-from gluonish.hybrid.plan import Place, aligned
+from gluonish.hybrid.plan import Place, aligned, last_readers
+from gluonish.hybrid.remat import recompute_late
 from gluonish.hybrid.step import Step
 from gluonish.kernels.pointers import address_of
 from gluonish.nd.ops.elementwise import cast
@@ -31,15 +33,20 @@ SIZES_KEPT = 16
 class Program:
     """A compiled graph. The last `kept` outputs are values for the backward: they live in one block per call, which the
     backward's program gets as `held` and reads at the places `held_inputs` of its inputs. `steady`: captured arrays
-    change rarely, so what depends on them alone is computed apart."""
+    change rarely, so what depends on them alone is computed apart. `remat`: a backward that computes much of the
+    forward again, late."""
 
-    def __init__(self, graph: Graph, kept: int = 0, held_inputs: range = range(0), steady: bool = True) -> None:
+    def __init__(
+        self, graph: Graph, kept: int = 0, held_inputs: range = range(0), steady: bool = True, remat: bool = False
+    ) -> None:
         self.graph = _with_own_outputs(graph)
         self.held_inputs = held_inputs
         outputs = self.graph.outputs
         self.returned, self.kept_nodes = outputs[: len(outputs) - kept], outputs[len(outputs) - kept :]
         self.fixed = captured_only(self.graph)
         self.steps = lower(self.graph, steady)
+        if remat:
+            self.steps = recompute_late(self.steps, {id(n) for n in self.graph.inputs[: held_inputs.start]})
         self.captured = [n for n in self.graph.leaves() if n.kind == "captured"]
         updated = [leaf for leaf, _ in self.graph.updates if leaf.kind == "captured"]
         self.captured += [leaf for leaf in updated if leaf not in self.captured]
@@ -47,11 +54,13 @@ class Program:
         self._place_updates()
         self._number_sizes()
         self.prepared = Prepared(self, steady)
-        self.main = [s for s in self.steps if s not in self.prepared.steps]
+        apart = {id(s) for s in self.prepared.steps}
+        self.main = [s for s in self.steps if id(s) not in apart]
         self.updated = [leaf.array for leaf in updated]
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
+        self._compiled = False
 
     # --- building -----------------------------------------------------------------------------------------------------
     def _outer_places(self) -> dict[int, Place]:
@@ -69,25 +78,20 @@ class Program:
 
     def _place_updates(self) -> None:
         """New values of updated arrays are written in place where nobody needs the old ones any more, else copied."""
+        kept = {id(root_of(k)) for k in self.kept_nodes}
+        writers, readers = _first_writers(self.steps), last_readers(self.steps)
         for leaf, value in self.graph.updates:
             root = root_of(value)
-            if id(root) not in self.places and self._may_overwrite(leaf, root):
+            writer = writers.get(id(root), -1)
+            free = id(root) not in self.places and id(root) not in kept and writer >= 0
+            over = self.steps[writer].over
+            # nobody reads the old value later
+            last = free and self.steps[writer].in_place and readers.get(id(leaf), -1) <= writer
+            if last and (over is None or root_of(over) is leaf):
                 self.places[id(root)] = self.places[id(leaf)]
             elif root is not leaf:
                 strides = strides_of(leaf.shape)
                 self.steps.append(copy_step(value, leaf, leaf.shape, strides, strides, node=value))
-
-    def _may_overwrite(self, leaf: Node, root: Node) -> bool:
-        if any(root is root_of(k) for k in self.kept_nodes):
-            return False
-        writer = next((i for i, s in enumerate(self.steps) if any(root_of(w) is root for w in s.writes)), None)
-        if writer is None or not self.steps[writer].in_place:
-            return False
-        over = self.steps[writer].over
-        if over is not None and root_of(over) is not leaf:
-            return False
-        readers = [i for i, s in enumerate(self.steps) if any(root_of(r) is leaf for r in s.reads)]
-        return all(i <= writer for i in readers)
 
     def _number_sizes(self) -> None:
         """All symbolic sizes get one function that computes them from the symbols."""
@@ -145,10 +149,20 @@ class Program:
             self._bound.setdefault(sizes, []).append(bound)
 
     def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
+        if not self._compiled:
+            compile_kernels([s.kernel for s in self.steps if s.kernel is not None], self.graph.name)
+            self._compiled = True
         with self._lock:
             while len(self._bound) > SIZES_KEPT:
                 self._bound.pop(next(iter(self._bound)))
-        return Bound(self, sizes, held=held)
+        return Bound(self, sizes, held_layout=() if held is None else held.owner.kept_layout)
+
+    def rebind(self) -> None:
+        """Steps have other kernels now: tables are filled anew at the next run."""
+        with self._lock:
+            self._bound = {}
+        self.prepared.bound = None
+        self.prepared.version = None
 
     def size_table(self, sizes: tuple[int, ...]) -> dict[str, int]:
         """The values of all symbolic sizes, by their text."""
@@ -174,8 +188,8 @@ class Prepared:
     def __init__(self, program: Program, steady: bool) -> None:
         self.steps: list[Step] = []
         known = {id(n) for n in program.captured if id(n) in program.fixed}
-        self.sources: list[Any] = []
-        size = 0
+        sources: dict[int, Any] = {}
+        own: dict[int, Node] = {}  # the values that these steps write
         kept = {id(root_of(n)) for n in program.kept_nodes}
         writers: dict[int, list[Step]] = {}
         for step in program.steps:
@@ -195,24 +209,31 @@ class Prepared:
                 continue
             if not _is_static(step):
                 continue
-            if targets & kept or any(program.places[t].area != "prepared" for t in targets if t in program.places):
+            if targets & kept or any(t in program.places for t in targets):
                 continue
             self.steps.append(step)
-            for w in step.writes:
-                root = root_of(w)
-                if id(root) not in program.places:
-                    program.places[id(root)] = Place("prepared", size)
-                    size += aligned(max(1, _static_bytes(root)))
-                known.add(id(root))
-            self.sources += [
-                r.array for r in roots if r.kind == "captured" and not any(r.array is s for s in self.sources)
-            ]
+            own |= {id(root_of(w)): root_of(w) for w in step.writes}
+            known |= targets
+            sources |= {id(r.array): r.array for r in roots if r.kind == "captured"}
+        self.sources = list(sources.values())
+        size = self._place(program, own)
         self.memory = np.empty(size + 64, np.uint8)
         self.base = -(-address_of(self.memory) // 64) * 64
         self.program = program
         self.bound: Bound | None = None
         self.version: Any = None
         self._lock = threading.Lock()
+
+    def _place(self, program: Program, own: dict[int, Node]) -> int:
+        """Gives memory that stays to the values that other steps read; the rest is gone once these steps have run."""
+        apart = {id(s) for s in self.steps}
+        read = {id(root_of(r)) for s in program.steps if id(s) not in apart for r in s.reads}
+        size = 0
+        for key, root in own.items():
+            if key in read:
+                program.places[key] = Place("prepared", size)
+                size += aligned(max(1, _static_bytes(root)))
+        return size
 
     def refresh(self) -> None:
         """Runs the steps if an array they read has changed."""
@@ -229,6 +250,15 @@ class Prepared:
             self.bound.stamp = -1
             self.bound.run([], None)
             self.version = version
+
+
+def _first_writers(steps: list[Step]) -> dict[int, int]:
+    """id of a value's root -> the first step that writes it."""
+    out: dict[int, int] = {}
+    for number, step in enumerate(steps):
+        for node in step.writes:
+            out.setdefault(id(root_of(node)), number)
+    return out
 
 
 def _is_static(step: Step) -> bool:

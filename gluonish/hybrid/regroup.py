@@ -27,9 +27,10 @@ def join_groups(fuser: Fuser) -> None:
     for _ in range(ROUNDS):
         if not any([_join_first(fuser, group) for group in list(fuser.groups.values())]):
             break
+    columns = [g for g in fuser.groups.values() if g.kind == "columns"]
     for group in list(fuser.groups.values()):
         if group.kind == "rows":
-            _take_columns(fuser, group)
+            _take_columns(fuser, group, columns)
 
 
 def _join_first(fuser: Fuser, group: Group) -> bool:
@@ -44,11 +45,11 @@ def _join_first(fuser: Fuser, group: Group) -> bool:
     return False
 
 
-def _take_columns(fuser: Fuser, group: Group) -> None:
+def _take_columns(fuser: Fuser, group: Group, columns: list[Group]) -> None:
     """Takes in reductions down the columns of the same domain, of what the rows' loops have at hand anyway."""
     own = {id(x) for x in _large_reads(group)} | group.members
-    for other in list(fuser.groups.values()):
-        if other.kind != "columns" or not same_shape(other.domain, group.domain):
+    for other in columns:
+        if id(other) not in fuser.groups or not same_shape(other.domain, group.domain):
             continue
         sums = [n for n in other.nodes if n.op is not None and n.op.name in REDUCTIONS]
         outer = tuple(range(len(group.domain) - group.depth))

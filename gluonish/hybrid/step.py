@@ -57,7 +57,7 @@ class Step:
             bodies = [step.source for program in self.control.programs for step in program.steps]
             return "\n".join([*lines, "# runs:", *bodies])
         body = self.kernel.source if self.kernel is not None else "# evaluated by NumPy"
-        return "\n".join([*lines, body.strip(), ""])
+        return "\n".join([*(line for line in lines if line not in body), body.strip(), ""])
 
     @property
     def assembly(self) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.hybrid.graph import Graph, Node, TraceError, apply
+from gluonish.hybrid.graph import Graph, Node, Origin, TraceError, apply
+from gluonish.hybrid.prints import Print
 from gluonish.hybrid.writes import Writes
 from gluonish.nd import dispatch
 from gluonish.nd.array import Gradient, NDArray
@@ -56,6 +57,11 @@ class Trace:
     """One trace: the symbols of its sizes, its arguments, what it captured and what it updates."""
 
     def __init__(self) -> None:
+        self.owner: Any = None
+        self.cause: NDArray | None = None
+        self.computes = False
+        self.wanted: dict[int, list[Any]] = {}
+        self.prints: list[Print] = []
         self.sizes = SizeScope()
         self.arguments: list[NDArray] = []
         self.inputs: list[Node] = []  # their values at the beginning
@@ -69,6 +75,7 @@ class Trace:
         self.recorded = False  # whether which arrays want gradients made a difference
         self.key: NDArray | None = None
         self.blocks: SizeLike = 0  # how many random blocks a run draws
+        self.log: list[tuple[Op, Node]] = []  # the ops that Python called, in its order
 
     # --- what arrays become -------------------------------------------------------------------------------------------
     def argument(self, spec: Spec, name: str, wants_gradient: bool = False) -> NDArray:
@@ -112,21 +119,31 @@ class Trace:
         shape, dtype = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
         # what a computed size of 0 or 1 broadcasts to depends on it: it becomes a number, and a guard
         spec = Spec(tuple(int(s) if hint(s) <= 1 else s for s in shape), dtype)
-        out = NDArray(Node("op", spec, op, nodes, attrs, user_line()))
+        out = NDArray(Node("op", spec, op, nodes, attrs, self.origin()))
+        self.log.append((op, out._data))
         if dispatch.state.recording:
             self.recorded = True
             dispatch.note(op, stand_ins, attrs, out)
         return out
 
+    def origin(self) -> Origin:
+        """Where the op at hand comes from; a gradient comes from where the array was computed whose gradient it is."""
+        node = None if self.cause is None else self.cause._data
+        if isinstance(node, Node) and isinstance(node.line, Origin):
+            return node.line
+        return Origin(user_line(), self.owner)
+
     def _composed(self, op: Op, stand_ins: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """A composite op: its parts stand in the graph, itself on the tape, for its own gradient."""
         op.rule(*[x.spec if isinstance(x, NDArray) else x for x in stand_ins], **attrs)
         recording, dispatch.state.recording = dispatch.state.recording, False
+        before = len(self.log)
         try:
             assert op.parts is not None
             out = NDArray(op.parts(*stand_ins, **attrs)._data)
         finally:
             dispatch.state.recording = recording
+        self.log[before:] = [(op, out._data)]
         if recording:
             self.recorded = True
             dispatch.note(op, stand_ins, attrs, out)
@@ -195,6 +212,10 @@ class Trace:
 
     def note_own(self, array: NDArray) -> None:
         """Tells that an array belongs to this trace; in the outermost one all do."""
+
+    def print_later(self, values: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """`gl.print`: its arrays become results of the program, and are printed after each run."""
+        self.prints.append(Print(values, options, lambda a: NDArray(self.capture(a)._data)))
 
     def note_values(self, array: NDArray) -> None:
         """Python reads the values of a real array: the trace holds only as long as they stay."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gluonish.hybrid.compiling import Pending
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
@@ -15,14 +16,16 @@ from gluonish.hybrid.lower_attention import written_out
 from gluonish.hybrid.names import Names
 from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
+from gluonish.hybrid.prints import Print
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
+from gluonish.hybrid.verify import Verified, verified_gradients
 from gluonish.kernels.pointers import address_of
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.dtypes import is_float
-from gluonish.nd.op import Spec
+from gluonish.nd.op import Op, Spec
 from gluonish.nd.size import checker, evaluator
 from gluonish.nd.tree import flatten, unflatten
 
@@ -52,6 +55,9 @@ class Variant:
         self.traced: Graph
         self.optimised: Graph
         self.program: Program
+        self.instead: Callable[[Sequence[NDArray], tuple[int, ...]], Any] | None = None  # of running the program
+        self.refused = ""  # why calls run eagerly for good
+        self.log: list[tuple[Op, Node]] = []
         self.backward: Backward | None = None
         self.structure: Any = None
         self.single = False
@@ -61,6 +67,7 @@ class Variant:
         self.deliveries: list[NDArray | int] = []  # whose gradients the function itself computed
         self.written: list[int] = []  # arguments that it assigned to: their values are among the outputs
         self.in_place: list[int] = []  # the same, but the program writes to their memory
+        self.prints: list[Print] = []
         self.differentiable: list[bool] = []
 
     def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
@@ -137,6 +144,10 @@ class Variant:
 
     # --- calls --------------------------------------------------------------------------------------------------------
     def call(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
+        """Runs the forward program, or what stands in for it."""
+        return self.run(arrays, sizes) if self.instead is None else self.instead(arrays, sizes)
+
+    def run(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
         data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
@@ -150,32 +161,41 @@ class Variant:
             for position in self.in_place:
                 taken_back(arrays[position], data[position])
         outputs = [NDArray(d) for d in results]
-        if self.deliveries or self.written:
-            self._deliver(arrays, outputs)
+        if self.deliveries or self.written or self.prints:
+            self._deliver(arrays, outputs, sizes)
         for work in self.each_run:
             work.after()
         if self.backward is not None:
             note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
         return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
 
-    def _deliver(self, arrays: Sequence[NDArray], outputs: list[NDArray]) -> None:
-        """Hands out gradients and the values of arguments that the function assigned to."""
+    def _deliver(self, arrays: Sequence[NDArray], outputs: list[NDArray], sizes: tuple[int, ...]) -> None:
+        """Hands out gradients and the values of arguments that the function assigned to; prints what it printed."""
         values = iter(outputs[len(self.differentiable) :])
         for whose in self.deliveries:
             original = arrays[whose] if isinstance(whose, int) else whose
             original._grad.receive(next(values))  # type: ignore[union-attr]
         for position in self.written:
             arrays[position][:] = next(values)
+        if not state.silent:
+            for each in self.prints:
+                each.show(values, dict(zip(self.symbols, sizes)))
 
     def explain(self) -> list[str]:
         """Lines on guards, fallbacks and kernels."""
-        rows = [f"relies on {guard}" for guard in [*self.guards, *self.names.rows()]]
+        rows = [f"runs eagerly: {self.refused}"] if self.refused else []
+        rows += ["runs eagerly until its kernels are compiled"] if isinstance(self.instead, Pending) else []
+        rows += [f"relies on {guard}" for guard in [*self.guards, *self.names.rows()]]
         if self.symbols:
             rows.append(f"any size of: {', '.join(self._places())}")
         rows += self.program.explain() + written_out(self.optimised)
         if self.backward is not None and self.backward.ready is not None:
             rows += [f"backward: {line}" for line in self.backward.ready.explain()]
         return rows
+
+    def arguments_and_captured(self) -> list[Any]:
+        """What the targets of a backward count: for each argument None, then the captured arrays."""
+        return [*(None for _ in self.arguments), *self.on_tape]
 
     def _places(self) -> list[str]:
         return [
@@ -213,8 +233,9 @@ def contiguous(data: np.ndarray) -> np.ndarray:
 class Backward:
     """The backward of a variant: its graph, compiled when it first runs."""
 
-    def __init__(self, graph: Graph, held: range, targets: list[int], exactness: str) -> None:
+    def __init__(self, graph: Graph, held: range, targets: list[int], exactness: str, remat: bool = False) -> None:
         self.graph = graph
+        self.remat = remat
         self.exactness = exactness
         self.held = held
         self.gap = [None] * len(held)  # where a run's inputs are in the forward's kept memory
@@ -225,7 +246,7 @@ class Backward:
         """The compiled program."""
         if self.ready is None:
             with precision(self.exactness):  # as at the time of the forward
-                self.ready = Program(self.graph, held_inputs=self.held, steady=False)
+                self.ready = Program(self.graph, held_inputs=self.held, steady=False, remat=self.remat)
         return self.ready
 
 
@@ -233,7 +254,7 @@ class Call:
     """One recorded call: stands on the tape where an op would, and knows how to give gradients."""
 
     vjp = True
-    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "specs")
+    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "specs", "eager")
 
     def __init__(
         self,
@@ -251,6 +272,7 @@ class Call:
         self.key = key
         self.arrays = arrays
         self.specs: list[Spec] = []
+        self.eager: list[NDArray] | None = None  # the same results by an eager run, to compare gradients with
 
     @property
     def name(self) -> str:
@@ -264,14 +286,17 @@ class Call:
         assert backward is not None
         if state.recording or state.trace is not None:
             return self._eager_gradients(grads, inputs)
+        results, _ = backward.program().run(self.backward_data(grads), self.sizes, self.key, self.kept)
+        found = [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
+        return found if self.eager is None else verified_gradients(self, grads, inputs, found)
+
+    def backward_data(self, grads: dict[int, NDArray]) -> list[Any]:
+        """The inputs of the backward program."""
         data: list[Any] = []
-        for i in variant.heads:
+        for i in self.variant.heads:
             given = grads.get(i)
             data.append(np.zeros(*self.specs[i]) if given is None else contiguous(given._data))
-        data += backward.gap
-        data += self.data
-        results, _ = backward.program().run(data, self.sizes, self.key, self.kept)
-        return [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
+        return data + self.variant.backward.gap + self.data  # type: ignore[union-attr]
 
     def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
         """Gradients that can be differentiated again: the call is repeated eagerly, with the same random numbers."""
@@ -282,10 +307,12 @@ class Call:
             random.default.position = int(self.key[1])
         try:
             args, kwargs = unflatten(variant.mode[0], iter(self.arrays))
+            state.silent, silent = True, state.silent
             with autograd.record(variant.mode[1]):
                 outputs: list[NDArray] = []
                 flatten(variant.owner.function(*args, **kwargs), outputs)
         finally:
+            state.silent = silent
             random.default.position = before
             for array, values in changed:  # the call has updated them already, once is enough
                 array._data[...] = values
@@ -329,6 +356,7 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     written = trace.writes.arguments
     in_place = {} if gradients else written  # a backward reads arguments as they were
     deliveries = [v for _, v in trace.deliveries] + ([] if in_place else list(written.values()))
+    deliveries += [a for each in trace.prints for a in each.arrays]
     outputs = [*results, *deliveries, *(value for _, value in gradients)]
     variant = Variant(owner, mode, arrays, trace)
     variant.reads = reads
@@ -340,12 +368,18 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.differentiable = differentiable
     variant.deliveries = [original for original, _ in trace.deliveries]
     variant.written, variant.in_place = [] if in_place else list(written), list(in_place)
+    variant.prints = trace.prints
     variant.traced = trace.graph(outputs, owner.name)
     variant.traced.updates += [(trace.inputs[i], trace.capture(value)._data) for i, value in in_place.items()]
     variant.traced.inputs += [h._data for h in heads]
     check_closed(variant.traced)
     variant.optimised = run_passes(variant.traced)
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
+    if owner.options.verify:
+        variant.log = trace.log
+        variant.instead = Verified(variant)
+    if owner.options.background:
+        variant.instead = Pending(variant, variant.instead)
     return variant
 
 
@@ -383,9 +417,10 @@ def _compile(
         variant.differentiable = [False] * len(variant.differentiable)
         return
     leaves = [id(a) for a in [*trace.arguments, *captured]]
-    parts = cut(variant.optimised, [h._data for h in heads], outputs)
+    remat = variant.owner.options.remat
+    parts = cut(variant.optimised, [h._data for h in heads], outputs, remat)
     variant.heads = [i for i, differentiable in enumerate(variant.differentiable) if differentiable]
     variant.program = Program(parts.forward, kept=len(parts.kept), steady=False)
     held = range(len(heads), len(heads) + len(parts.kept))
     targets = [leaves.index(id(leaf)) for leaf, _ in gradients]
-    variant.backward = Backward(parts.backward, held, targets, variant.mode[3])
+    variant.backward = Backward(parts.backward, held, targets, variant.mode[3], remat)

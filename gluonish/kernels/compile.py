@@ -11,6 +11,8 @@ import functools
 import os
 import re
 import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gluonish.kernels import cache, target
@@ -37,6 +39,30 @@ def address(kernel: Kernel) -> int:
     machine = target.current()
     found = _addresses.get((kernel, machine))
     return found if found is not None else _load(kernel, machine)
+
+
+def compile_many(kernels: Sequence[Kernel]) -> None:
+    """Brings kernels to memory, as `address` would one by one, in less time: while LLVM works at one, which lets the
+    GIL go, Numba's front end makes the text of the next."""
+    machine = target.current()
+    with _lock:
+        entries = {k: cache.key(k, machine) for k in dict.fromkeys(kernels) if (k, machine) not in _addresses}
+        found = {k: cache.read(entry) for k, entry in entries.items()}
+        missing = [k for k, code in found.items() if code is None]
+        if missing and machine.arm64 == target.host().arm64:
+            from gluonish.kernels import frontend
+
+            with ThreadPoolExecutor(1) as llvm_thread, target.use(machine):
+                texts = ((k, frontend.lower(k, k.name)) for k in missing)
+                objects = [(k, llvm_thread.submit(_object, k, text, machine)) for k, text in texts]
+                for k, done in objects:
+                    found[k] = done.result()
+                    cache.write(entries[k], found[k])  # type: ignore[arg-type]
+        for k, code in found.items():
+            if code is None:
+                _load(k, machine)  # which says what is wrong
+            else:
+                _addresses[k, machine] = _engine().load(code, k.name)
 
 
 def llvm_text(kernel: Kernel) -> str:
@@ -78,12 +104,22 @@ def _load(kernel: Kernel, machine: Target) -> int:
 
 
 def _optimised(kernel: Kernel, machine: Target, symbol: str) -> llvm.ModuleRef:
-    import llvmlite.binding as llvm
-
-    from gluonish.kernels import frontend, vector_variants
+    from gluonish.kernels import frontend
 
     with target.use(machine):
         text = frontend.lower(kernel, symbol)
+    return _optimised_text(kernel, text, machine)
+
+
+def _object(kernel: Kernel, text: str, machine: Target) -> bytes:
+    return bytes(_machine(machine).emit_object(_optimised_text(kernel, text, machine)))
+
+
+def _optimised_text(kernel: Kernel, text: str, machine: Target) -> llvm.ModuleRef:
+    import llvmlite.binding as llvm
+
+    from gluonish.kernels import vector_variants
+
     text = _with_attributes(text, machine)
     apart = vector_variants.announced(text, _attributes(machine))
     module = llvm.parse_assembly(text if apart is None else apart)

@@ -60,6 +60,11 @@ def entry(table: int, steps: int, objects: int = 0, release: bool = True) -> Cal
     return _make(_method(address(_ENTER)), np.array(words, np.int64))
 
 
+def kernel() -> Kernel:
+    """What must be compiled before there can be an entry."""
+    return _ENTER
+
+
 class _Method(ctypes.Structure):
     """CPython's PyMethodDef."""
 

@@ -7,6 +7,7 @@ Numba's own optimiser, code generator and runtime, which take no part.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from typing import Any
@@ -40,7 +41,7 @@ def lower(kernel: Kernel, symbol: str) -> str:
     try:
         with global_compiler_lock:
             result = compiler.compile_extra(
-                cpu_target.typing_context,
+                _typing_context(),
                 cpu_target.target_context,
                 function,
                 (types.int64,) * 3,
@@ -53,6 +54,28 @@ def lower(kernel: Kernel, symbol: str) -> str:
     except NumbaError as error:
         raise KernelError(kernel, _message(error)) from None
     return _finished(kernel, library.modules, result.fndesc.llvm_func_name, symbol)
+
+
+@functools.cache
+def _typing_context() -> Any:
+    """Numba's own context, but what a call of a function with some types means is asked once, not once a kernel: a
+    third of the time of typing goes into finding out again what int64 + int64 is."""
+    plain = cpu_target.typing_context
+    found: dict[Any, Any] = {}
+
+    class Remembering(type(plain)):  # type: ignore[misc]
+        def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
+            key = (func, args, tuple(sorted(kws.items())) if kws else ())
+            signature = found.get(key)
+            if signature is None:
+                signature = super().resolve_function_type(func, args, kws)
+                if signature is not None and isinstance(func, types.Function):
+                    found[key] = signature
+            return signature
+
+    context = object.__new__(Remembering)
+    context.__dict__ = plain.__dict__  # the same registries, and whatever is added to them later
+    return context
 
 
 def _flags() -> compiler.Flags:

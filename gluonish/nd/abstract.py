@@ -35,6 +35,10 @@ class AbstractTrace:
 
     def __init__(self) -> None:
         self.blocks: Any = 0
+        self.owner: Any = None
+        self.cause: Any = None
+        self.wanted: dict[int, list[Any]] = {}
+        self.computes = False
 
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """An array of the shape that the op's rule gives."""
@@ -68,6 +72,9 @@ class AbstractTrace:
 
     def note_values(self, array: NDArray) -> None:
         """Values are read at once; nothing relies on them later."""
+
+    def print_later(self, values: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """There is nothing to print."""
 
     def random_key(self, blocks: Any) -> NDArray:
         """A key that draws nothing."""

@@ -200,7 +200,9 @@ class NDArray:
     def __repr__(self) -> str:
         data = self._data
         if not isinstance(data, np.ndarray):
-            return f"<traced {shape_text(data.shape)} {data.dtype}: no values while tracing, use gl.print>"
+            op, line = getattr(data, "op", None), getattr(data, "line", "")
+            made = f", {op.name} at {line}" if op is not None and line else ""
+            return f"<traced {shape_text(data.shape)} {data.dtype}{made}: no values while tracing, use gl.print>"
         text = np.array2string(data, separator=", ", threshold=200, prefix="array(")
         return f"array({text}, shape={data.shape}, dtype={data.dtype})"
 

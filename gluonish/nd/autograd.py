@@ -236,11 +236,16 @@ class Walk:
         wanted = [isinstance(x, NDArray) and (x._entry is not None or x._grad is not None) for x in inputs]
         out = NDArray(saved[0])
         out._version, out._entry = saved[1], entry
+        trace = state.trace
+        if trace is not None:
+            trace.cause = out
         for position, x in enumerate(inputs):
             if wanted[position]:
                 value = op.gradient(position, grads[index], out, inputs, attrs)
                 if value is not None:
                     self.give(x, value)
+        if trace is not None:
+            trace.cause = None
 
 
 def _changed(op: Any) -> ValueError:

@@ -184,7 +184,7 @@ def _loop(
     steps: Steps, data: list[NDArray], states: list[NDArray], length: SizeLike, while_true: bool
 ) -> tuple[list[NDArray], list[NDArray]]:
     trace = state.trace
-    if trace is None:
+    if trace is None or trace.computes:
         return _run(steps, data, states, int(length))
     if not while_true:
         return trace.loop(steps, data, states, length, False)

@@ -37,9 +37,18 @@ class EachRun(Protocol):
 
 
 class TraceLike(Protocol):
-    """What arrays and ops ask of a trace under way. `blocks`: how many random blocks a run draws."""
+    """What arrays and ops ask of a trace under way.
+
+    blocks: how many random blocks a run draws. owner: the innermost Block that is running, which the Block says. cause:
+    during a backward, the array whose gradient rule is running. wanted: by id of a Block, where to put what it gives
+    (`Block.inspect`). computes: whether arrays have values after all.
+    """
 
     blocks: Any
+    owner: Any
+    cause: Any
+    wanted: dict[int, list[Any]]
+    computes: bool
 
     def bind(self, op: Op, inputs: tuple[Any, ...], attrs: dict[str, Any]) -> NDArray:
         """The output of one op call."""
@@ -65,6 +74,9 @@ class TraceLike(Protocol):
     def note_values(self, array: NDArray) -> None:
         """Python reads the values of a real array."""
 
+    def print_later(self, values: tuple[Any, ...], options: dict[str, Any]) -> None:
+        """`gl.print`: at each run."""
+
     def random_key(self, blocks: Any) -> NDArray:
         """The key of the next draw, of so many blocks."""
 
@@ -77,10 +89,13 @@ class TraceLike(Protocol):
 
 
 class State(threading.local):
-    """What the running thread is doing. `trace` is the trace under way."""
+    """What the running thread is doing. `trace` is the trace under way. `eager`: what is compiled runs op by op all the
+    same. `silent`: a call is repeated for its values, `gl.print` prints nothing."""
 
     recording = False
     training = False
+    eager = False
+    silent = False
     trace: TraceLike | None = None
 
 

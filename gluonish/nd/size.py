@@ -233,6 +233,12 @@ def product(sizes: Iterable[SizeLike]) -> SizeLike:
 
 def same(left: SizeLike, right: SizeLike) -> bool:
     """Whether two sizes are equal for every input that passes the guards noted so far; notes none itself."""
+    if isinstance(left, Size) and isinstance(right, Size) and left.terms == right.terms:
+        return True  # the common case
+    if not (isinstance(left, Size) or isinstance(right, Size)):
+        return bool(left == right)
+    if not (left if isinstance(left, Size) else right).scope.equal:  # type: ignore[union-attr]
+        return False
     difference = tied(left - right)
     return isinstance(difference, int) and difference == 0
 

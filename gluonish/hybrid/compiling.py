@@ -1,0 +1,147 @@
+"""Compiling the kernels of programs: all at once, with a progress bar where it takes long, or in the background.
+
+In the background one thread compiles for all functions, some kernels at a time; meanwhile calls run eagerly. It ends
+with its last kernel, and at the end of the interpreter with those at hand; a forked process starts its own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gluonish.hybrid.eager import eager_call
+from gluonish.kernels import compile as compiler
+from gluonish.kernels import entry, pool, target
+from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.pointers import RESOLVE
+from gluonish.nd.array import NDArray
+
+if TYPE_CHECKING:
+    from gluonish.hybrid.variant import Variant
+
+TOGETHER = 6  # kernels that are compiled in one go: other threads that need the compiler wait for as many
+PATIENCE = 2.0  # seconds without a progress bar
+
+
+def compile_kernels(kernels: Sequence[Kernel], name: str, wanted: Callable[[], bool] = lambda: True) -> bool:
+    """Compiles kernels that are not in memory, as long as they are wanted; gives whether all were."""
+    kernels = list(dict.fromkeys(kernels))
+    begin, bar = time.monotonic(), None
+    try:
+        for at in range(0, len(kernels), TOGETHER):
+            if not wanted():
+                return False
+            compiler.compile_many(kernels[at : at + TOGETHER])
+            done = min(at + TOGETHER, len(kernels))
+            if bar is None and done < len(kernels) and time.monotonic() - begin > PATIENCE and _watched():
+                bar = _bar(name, len(kernels))
+            if bar is not None:
+                bar.update(done - bar.n)
+    finally:
+        if bar is not None:
+            bar.close()
+    return True
+
+
+def _watched() -> bool:
+    """Whether somebody looks: at a terminal or a notebook."""
+    return "PYTEST_CURRENT_TEST" not in os.environ and ("ipykernel" in sys.modules or sys.stderr.isatty())
+
+
+def _bar(name: str, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=f"compiling {name}", unit="kernel", leave=False)
+
+
+# --- in the background ------------------------------------------------------------------------------------------------
+class Pending:
+    """Stands in for the calls of a variant whose kernels are being compiled; then hands over to `after`."""
+
+    def __init__(self, variant: Variant, after: Any = None) -> None:
+        self.variant, self.after = variant, after
+        programs = [variant.program, *([variant.backward.program()] if variant.backward is not None else [])]
+        self.kernels = [s.kernel for p in programs for s in p.steps if s.kernel is not None]
+        self.machine = target.current()
+        self.error: Exception | None = None
+        self._start()
+
+    def _start(self) -> None:
+        self.process = os.getpid()
+        self.done = threading.Event()
+        _thread.add(self)
+
+    def __call__(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
+        """Runs eagerly, or compiled if everything is there; a problem is told once, and calls stay eager."""
+        variant = self.variant
+        if not self.done.is_set():
+            if self.process != os.getpid():  # forked meanwhile: the thread stayed behind
+                self._start()
+            return eager_call(variant, arrays)
+        if self.error is None:
+            variant.instead = self.after
+            return variant.call(arrays, sizes)
+        variant.refused = f"compiling in the background failed: {self.error}"
+        variant.instead = lambda arrays, sizes: eager_call(variant, arrays)
+        warnings.warn(
+            f"hybridize(background=True): {variant.owner.name} goes on eagerly, for compiling failed: {self.error}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return variant.call(arrays, sizes)
+
+    def work(self) -> None:
+        """Compiles; called by the thread."""
+        try:
+            with target.use(self.machine):
+                needed = [RESOLVE, entry.kernel(), *self.kernels]
+                if compile_kernels(needed, self.variant.owner.name, _main_thread_lives):
+                    pool.executor()
+        except Exception as error:  # noqa: BLE001 - told by the next call
+            self.error = error
+        self.done.set()
+
+
+def _main_thread_lives() -> bool:
+    return threading.main_thread().is_alive()
+
+
+class _Thread:
+    """The thread that compiles: there as long as there is work."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.jobs: deque[Pending] = deque()
+        self.running = False
+
+    def add(self, job: Pending) -> None:
+        """Puts a job in the queue."""
+        with self.lock:
+            self.jobs.append(job)
+            if not self.running:
+                self.running = True
+                threading.Thread(target=self._run, name="gluonish compiler").start()
+
+    def _run(self) -> None:
+        while True:
+            with self.lock:
+                if not self.jobs or not _main_thread_lives():
+                    self.running = False
+                    return
+                job = self.jobs.popleft()
+            job.work()
+
+    def forget(self) -> None:
+        """In a forked process: there is no thread."""
+        self.__init__()  # type: ignore[misc]
+
+
+_thread = _Thread()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_thread.forget)
