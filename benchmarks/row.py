@@ -56,6 +56,9 @@ class Bar:
     together: str = ""
 
 
+BUSY = Bar(MAIN, 2.2, "busy")  # what most rows should keep beside a busy process
+
+
 @dataclass(frozen=True)
 class Entry:
     """A declared side: the peer is the process that runs it."""

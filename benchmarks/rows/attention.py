@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Bar, Row, Side, Sizes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, numbers
+from benchmarks.rows.contractions import peak
 
 _TINY = {"batch": 1, "heads": 2, "queries": 9, "keys": 9, "depth": 5}
 
@@ -36,8 +37,8 @@ def _row(name: str, about: str, shape: tuple[int, ...], causal: bool, backward: 
 FULL, BERT, TOKEN = (1, 12, 512, 512, 64), (8, 12, 128, 128, 32), (1, 12, 1, 1000, 64)
 TORCH, PEAK = Bar("torch", 0.5), Bar("peak", 0.7, "rate")
 ROWS = (
-    _row("attention", "attention b1 h12 s512 d64, forward", FULL, False, False, TORCH, PEAK),
-    _row("attention-step", "attention b1 h12 s512 d64, forward and backward", FULL, False, True, TORCH, PEAK),
+    _row("attention", "attention b1 h12 s512 d64, forward", FULL, False, False, TORCH, PEAK, BUSY),
+    _row("attention-step", "attention b1 h12 s512 d64, forward and backward", FULL, False, True, TORCH, PEAK, BUSY),
     _row("attention-causal", "causal attention b1 h12 s512 d64, forward and backward", FULL, True, True, TORCH),
     _row("attention-bert", "attention b8 h12 s128 d32, forward and backward", BERT, False, True, TORCH),
     _row("attention-token", "attention b1 h12 of one query and 1000 keys, d64", TOKEN, False, False, Bar("torch", 0.8)),
@@ -49,13 +50,6 @@ def _inputs(sizes: Sizes) -> list[np.ndarray]:
     lead, depth = (sizes["batch"], sizes["heads"]), sizes["depth"]
     queries, keys = sizes["queries"], sizes["keys"]
     return [numbers(40 + i, *lead, n, depth) for i, n in enumerate((queries, keys, keys, queries))]
-
-
-def _peak(sizes: Sizes) -> Side:
-    from benchmarks.peak import peak_loop
-
-    loop, flops, _ = peak_loop(4000)
-    return Side(loop, list, flops=flops)
 
 
 def _gluonish(sizes: Sizes) -> Side:
@@ -113,7 +107,7 @@ def _jax(sizes: Sizes) -> Side:
 
 
 for _one in ROWS:
-    _one.side("peak", peer="gluonish")(_peak)
+    _one.side("peak", peer="gluonish")(peak)
     _one.side("gluonish")(_gluonish)
     _one.side("torch")(_torch)
     _one.side("jax")(_jax)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.onnx_session import session
-from benchmarks.row import Bar, Row, Side, Sizes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, numbers
 from benchmarks.rows.contractions import peak
 
 FORWARD, GRADIENT, DEPTHWISE = 0.85, 0.75, 1 / 1.2  # of the peak; of onnxruntime's time
@@ -80,7 +80,7 @@ def _declare(network: str, layers: tuple[Layer, ...], depthwise: bool = False) -
         for batch in (1, 8):
             bars = (Bar("onnxruntime", DEPTHWISE, together=f"the depthwise layers, batch {batch}, in sum"),)
             if not depthwise:
-                bars = (Bar("onnxruntime", 1.0), Bar("peak", FORWARD, "rate"))
+                bars = (Bar("onnxruntime", 1.0), Bar("peak", FORWARD, "rate"), BUSY)
             row = Row(
                 f"conv-{name}-b{batch}", f"{about}, batch {batch}", _sizes(layer, batch, layer.cin if depthwise else 1),
                 tiny, bars, _flops,

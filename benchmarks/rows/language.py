@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, classes, numbers
 
 STEPS = 3  # whose losses are compared
 RATE, LONGEST = 1.0, 0.25  # of learning; of the gradient of the mean loss
@@ -28,7 +28,7 @@ ROW = Row(
     "LSTM language model, 2 x 200, 10,000 words, 35 steps of batch 20, training step with SGD and clipping",
     {"layers": 2, "units": 200, "words": 10000, "steps": 35, "rows": 20},
     {"units": 7, "words": 11, "steps": 4, "rows": 3},
-    (Bar("torch", 0.5),),
+    (Bar("torch", 0.5), BUSY),
     _flops,
     group="models",
 )

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, classes, numbers
 
 SHARE = 1 / 0.85
-BESIDE = 2.2  # times as long beside a busy process as alone, at most
 TINY: Sizes = {"shape": (6, 17)}
 SHORT_ROWS = "three reductions a row within one vector: the rows wait for chains of shuffles, not for memory"
 ONE_ROW = "a row is the work of one thread, and does not stay in its cache between passes"
@@ -66,7 +65,7 @@ def declared(
 ) -> Row:
     """A row of the group with its copy. arrays: how many of this shape must move; busy: also beside a busy process."""
     sizes = {"shape": shape, "arrays": arrays}
-    bars = (Bar("copy", SHARE), *((Bar("gluonish", BESIDE, "busy"),) if busy else ()))
+    bars = (Bar("copy", SHARE), *((BUSY,) if busy else ()))
     more = {"tiny": tiny, "bars": bars, "reason": reason, "tolerance": tolerance}
     row = Row(name, about, sizes, group="memory", example=name in EXAMPLES, **more)  # type: ignore[arg-type]
     row.side("copy", peer="numpy")(_copy)

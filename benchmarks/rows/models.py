@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, classes, numbers
 
 STEPS = 3  # whose losses are compared
 RATE, MOMENTUM = 0.001, 0.9
@@ -52,7 +52,7 @@ def _predict(name: str, about: str, model: str, batch: int, bar: float | None, s
     row = Row(
         name, f"{about}, batch {batch} of 3x{size}x{size}, predict", sizes,
         {"batch": min(batch, 2), "size": smallest, "classes": 7, "multiplier": 1 / 8},
-        () if bar is None else (Bar("onnxruntime", bar),), _flops, group="models",
+        (BUSY,) if bar is None else (Bar("onnxruntime", bar), BUSY), _flops, group="models",
     )  # fmt: skip
     row.side("gluonish")(_gluonish)
     row.side("onnxruntime")(_onnxruntime)
@@ -174,7 +174,7 @@ for whole in (False, True):
         f"ResNet-18, batch 32 of 3x64x64, training step with SGD and momentum{', compiled whole' if whole else ''}",
         {"model": "resnet18_v1", "batch": 32, "size": 64, "classes": 1000, "multiplier": 1.0, "whole": whole},
         {"batch": 4, "classes": 7, "multiplier": 1 / 8},
-        (Bar("torch", 0.65), Bar("torch.compile", 0.65)),
+        (Bar("torch", 0.65), Bar("torch.compile", 0.65), BUSY),
         lambda sizes: _flops(sizes, 3),
         tolerance=2e-3,
         group="models",

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.row import Bar, Row, Side, Sizes, classes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, classes, numbers
 
 STEPS = 3  # whose losses are compared
 RATE = 1e-4
 SMALL = {"units": 12, "layers": 2, "num_heads": 3}
-BUSY = Bar("gluonish", 2.2, "busy")
 
 
 def network(sizes: Sizes) -> Any:

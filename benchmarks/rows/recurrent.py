@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.row import Bar, Row, Side, Sizes, numbers
+from benchmarks.row import BUSY, Bar, Row, Side, Sizes, numbers
+from benchmarks.rows.contractions import peak
 
 PARTS = ("i2h_weight", "h2h_weight", "i2h_bias", "h2h_bias")
 TORCH_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
@@ -26,7 +27,7 @@ ROWS = [
         "LSTM 2 x 200, 35 steps of batch 20, forward and backward",
         {"layers": 2, "units": 200, "steps": 35, "rows": 20},
         {"units": 7, "steps": 4, "rows": 3},
-        (Bar("torch", 0.4), Bar("peak", 0.75, "rate")),
+        (Bar("torch", 0.4), Bar("peak", 0.75, "rate"), BUSY),
         _flops,
         group="kernels",
     ),
@@ -35,7 +36,7 @@ ROWS = [
         "LSTM 1 x 512, 128 steps of batch 32, forward and backward",
         {"layers": 1, "units": 512, "steps": 128, "rows": 32},
         {"units": 18, "steps": 3, "rows": 7},
-        (Bar("torch", 0.4), Bar("peak", 0.75, "rate")),
+        (Bar("torch", 0.4), Bar("peak", 0.75, "rate"), BUSY),
         _flops,
         least_rounds=5,
         group="kernels",
@@ -51,13 +52,6 @@ def _arrays(sizes: Sizes) -> tuple[np.ndarray, np.ndarray, list[list[np.ndarray]
     layers = range(sizes["layers"])
     weights = [[numbers(40 + 4 * layer + i, *s, scale=scale) for i, s in enumerate(shapes)] for layer in layers]
     return numbers(38, *shape), numbers(39, *shape), weights
-
-
-def _peak(sizes: Sizes) -> Side:
-    from benchmarks.peak import peak_loop
-
-    loop, flops, _ = peak_loop(4000)
-    return Side(loop, list, flops=flops)
 
 
 def _gluonish(sizes: Sizes) -> Side:
@@ -129,7 +123,7 @@ def _mxnet(sizes: Sizes) -> Side:
 
 
 for _row in ROWS:
-    _row.side("peak", peer="gluonish")(_peak)
+    _row.side("peak", peer="gluonish")(peak)
     _row.side("gluonish")(_gluonish)
     _row.side("torch")(_torch)
     _row.side("mxnet")(_mxnet)
