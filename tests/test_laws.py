@@ -64,7 +64,7 @@ def reading_memory(forward: Callable[..., Any], *xs: Any, **attrs: Any) -> Any:
 
 def record(name: str) -> dict[str, Any]:
     """The fields of a registered op."""
-    return {f.name: getattr(OPS[name], f.name) for f in dataclasses.fields(Op)}
+    return {f.name: getattr(OPS[name], f.name) for f in dataclasses.fields(Op) if f.init}
 
 
 class Copying(Op):

@@ -21,6 +21,7 @@ from gluonish.hybrid.trace import Trace, tracing
 from gluonish.nd import autograd, dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import same, same_shape
 
@@ -62,7 +63,7 @@ class Branch:
             versions = sum(x._version[0] for x in inputs_on_tape)
             number = next(dispatch.order)
             for index, out in enumerate(results):
-                if out.dtype.kind == "f" and any(wants(choice.results[index]) for choice in self.choices):
+                if is_float(out.dtype) and any(wants(choice.results[index]) for choice in self.choices):
                     out._entry = (number, call, inputs_on_tape, {}, None, versions, index)
         return results
 

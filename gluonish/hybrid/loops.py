@@ -26,6 +26,7 @@ from gluonish.nd import autograd, dispatch
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import zeros
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 from gluonish.nd.op import Spec
 from gluonish.nd.ops.random import advance_op
@@ -90,7 +91,7 @@ class Loop:
         number = next(dispatch.order)
         inner = [*self.outputs, *self.states, *self.new_states]
         for index, (out, x) in enumerate(zip(results, inner)):
-            if x.dtype.kind == "f" and wants(x):
+            if is_float(x.dtype) and wants(x):
                 out._entry = (number, call, inputs, {}, None, versions, index)
 
 
@@ -112,10 +113,10 @@ def trace_loop(
 ) -> tuple[list[NDArray], list[NDArray]]:
     """See `TraceLike.loop`."""
     data, states = [outer.capture(x) for x in data], [outer.capture(x) for x in states]
-    wanted = [x.dtype.kind == "f" and wants(x) for x in states]
+    wanted = [is_float(x.dtype) and wants(x) for x in states]
     while True:
         loop = _traced(outer, step, data, states, wanted, length, while_true)
-        late = [x.dtype.kind == "f" and wants(x) for x in loop.new_states[: len(states)]]
+        late = [is_float(x.dtype) and wants(x) for x in loop.new_states[: len(states)]]
         if not state.recording or not any(b and not a for a, b in zip(wanted, late)):
             break
         wanted = [a or b for a, b in zip(wanted, late)]  # a state that comes to need a gradient needs it from the start
@@ -201,7 +202,7 @@ class LoopCall:
         self.kept = results[len(loop.outputs) : len(loop.outputs) + len(loop.states)]
         self.steps = steps
         pairs = enumerate(zip(loop.states, loop.new_states))
-        self.carried = [i for i, (old, new) in pairs if new.dtype.kind == "f" and (wants(old) or wants(new))]
+        self.carried = [i for i, (old, new) in pairs if is_float(new.dtype) and (wants(old) or wants(new))]
 
     def gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
         """The arrays outside that get a gradient, each with it."""

@@ -16,6 +16,7 @@ from gluonish.kernels import column_loops, loops, row_loops
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.loops import Array, Fold, Line, Loop, Output, Pick
 from gluonish.kernels.scalars import CODES
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import OPS
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, product, same
@@ -359,7 +360,7 @@ def _fold(name: str, node: Node, operand: str) -> Fold:
 
 
 def _extreme(dtype: Any, lowest: bool) -> Any:
-    if dtype.kind == "f":
+    if is_float(dtype):
         return float("-inf") if lowest else float("inf")
     if dtype.kind == "b":
         return not lowest

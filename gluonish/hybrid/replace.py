@@ -18,6 +18,7 @@ from gluonish.hybrid.step_run import StepRun
 from gluonish.hybrid.timing import example
 from gluonish.hybrid.verify import distance
 from gluonish.kernels.kernel import Kernel
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class KernelCall:
         try:
             for _ in range(TRIES):
                 data = [
-                    draw.standard_normal(x.shape).astype(x.dtype) if x.dtype.kind == "f" else x._data.copy()
+                    draw.standard_normal(x.shape).astype(x.dtype) if is_float(x.dtype) else x._data.copy()
                     for x in arrays
                 ]
                 run = StepRun(program, [] if prepared else data, sizes, key, prepared=prepared)

@@ -16,6 +16,7 @@ from gluonish.hybrid.step import Step
 from gluonish.hybrid.step_run import StepRun
 from gluonish.nd import random
 from gluonish.nd.array import NDArray
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.size import hint
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def example(variant: Variant) -> list[NDArray]:
     out = []
     for argument in variant.arguments:
         shape = tuple(int(hint(s)) for s in argument.shape)
-        floating = argument.dtype.kind == "f"
+        floating = is_float(argument.dtype)
         out.append(NDArray((draw.standard_normal(shape) if floating else np.zeros(shape)).astype(argument.dtype)))
     return out
 

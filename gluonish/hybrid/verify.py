@@ -25,6 +25,7 @@ from gluonish.hybrid.program import Program
 from gluonish.hybrid.step_run import StepRun
 from gluonish.nd import random
 from gluonish.nd.array import NDArray
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text
 from gluonish.nd.op import OPS, Spec
 from gluonish.nd.size import evaluator
@@ -61,7 +62,7 @@ def distance(found: Any, wanted: Any) -> float:
     found, wanted = np.asarray(found), np.asarray(wanted)
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return float("inf")
-    if found.dtype.kind != "f":
+    if not is_float(found.dtype):
         return 0.0 if np.array_equal(found, wanted) else float("inf")
     finite = np.isfinite(wanted)
     if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True) or not np.isfinite(found[finite]).all():

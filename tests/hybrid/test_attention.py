@@ -177,11 +177,11 @@ def test_gradients_of_gradients(rng: Rng) -> None:
         np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-11)
 
 
-def test_what_kernels_lack_runs_through_numpy_and_says_so(rng: Rng) -> None:
+def test_half_width_floats_are_computed_in_float32_by_the_kernel(rng: Rng) -> None:
     arrays = [draw(rng, 3, 4).astype("float16") for _ in range(3)]
     compiled = gl.hybridize(nd.attention)
-    np.testing.assert_array_equal(compiled(*arrays).asnumpy(), nd.attention(*arrays).asnumpy())
-    assert "slower: numpy attention" in str(compiled.explain())
+    np.testing.assert_allclose(compiled(*arrays).asnumpy(), nd.attention(*arrays).asnumpy(), rtol=2e-3, atol=1e-3)
+    assert "slower: numpy" not in str(compiled.explain())
 
 
 def test_errors_are_those_of_eager_calls(rng: Rng) -> None:

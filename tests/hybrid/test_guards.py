@@ -309,6 +309,6 @@ def test_a_function_inside_a_function_is_one_program(rng: np.random.Generator) -
 
 
 def test_explain_names_what_has_no_kernel(rng: np.random.Generator) -> None:
-    f = hybridize(lambda x: nd.relu(x) @ x)
-    f(floats(rng, 3, 3, dtype="float16"))
+    f = hybridize(lambda x: nd.max_pool(x, 2) + 1)
+    f(nd.array(rng.integers(0, 9, (1, 2, 4, 4))))
     assert "no kernel" in f.explain() and "test_guards.py:" in f.explain()

@@ -28,9 +28,9 @@ def agree(function: Callable[..., Any], *arrays: Any) -> list[str]:
     a, b = (x.asnumpy().astype(np.float64) for x in (eager, hybrid))
     room = ROOM.get(eager.dtype.name, 2e-6)
     np.testing.assert_allclose(b, a, rtol=room, atol=room * np.abs(a).max(initial=0))
-    steps = compiled.kernels(*arrays)
-    assert all(step.kernel is not None for step in steps), compiled.explain()
-    return [step.name for step in steps]
+    calls = compiled.kernels(*arrays)
+    assert all(call.step.kernel is not None for call in calls), compiled.explain()
+    return [call.name for call in calls]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -121,15 +121,8 @@ def check_variant(variant: Variant, arrays: list[nd.NDArray]) -> int:
         heirs += check_plan(variant.program, bound_of(variant.program, (), prepared=True))
     if variant.backward is not None:
         program = variant.backward.program()
-        kept = forward_kept(forward)
-        heirs += check_plan(program, bound_of(program, sizes, held=kept))
+        heirs += check_plan(program, bound_of(program, sizes, held_layout=forward.kept_layout))
     return heirs
-
-
-def forward_kept(forward: Bound) -> Any:
-    from gluonish.hybrid.bound import Kept
-
-    return Kept(forward)
 
 
 @pytest.fixture

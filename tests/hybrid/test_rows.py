@@ -225,7 +225,9 @@ def test_values_computed_twice_are_written_once(rng: np.random.Generator) -> Non
     """What a reduction down columns computes again is not written on its behalf."""
     x = nd.NDArray(numbers(rng, 50, 8))
     kernels = hybridize(lambda a: (lambda c: c * nd.rsqrt((c * c).mean(0) + 1))(a - a.mean(0))).kernels(x)
-    whole = [w for step in kernels for w in step.writes if w.kind == "op" and len(w.shape) == 2 and w.shape[0] != 1]
+    whole = [
+        w for call in kernels for w in call.step.writes if w.kind == "op" and len(w.shape) == 2 and w.shape[0] != 1
+    ]
     assert len(whole) == 1
 
 

@@ -123,7 +123,7 @@ def test_one_sum_in_two_shapes_is_one_sum(rng: np.random.Generator) -> None:
     function = lambda a: (a.sum(0, keepdims=True) * 2, a.sum(0) + 1, a - a.sum(0, keepdims=True))  # noqa: E731
     steps = hybridize(function).kernels(x)
     assert sum(k.source.count("_fold") > 0 and "columns" in k.name for k in steps) >= 1
-    assert sum(len(k.writes) for k in steps if k.name.startswith("columns")) == 1
+    assert sum(len(k.step.writes) for k in steps if k.name.startswith("columns")) == 1
     for found, exact in zip(
         values(hybridize(function)(x)), values(function(nd.NDArray(x.asnumpy().astype("float64"))))
     ):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, Operand, apply, rewrite, with_inputs
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import OPS
 from gluonish.nd.size import same, same_shape
 
@@ -101,7 +102,7 @@ def _lighter(position: int, inputs: list[Operand], node: Node) -> Operand:
 
 def _weak(value: Any, dtype: np.dtype) -> Any:
     number = np.asarray(value, dtype).item()
-    return float(number) if dtype.kind == "f" else number
+    return float(number) if is_float(dtype) else number
 
 
 def _is(x: Operand, value: float) -> bool:
