@@ -17,6 +17,7 @@ import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.regroup import join_groups
+from gluonish.hybrid.spans import Spans
 from gluonish.nd.dtypes import SINGLE, is_half, single_of
 from gluonish.nd.ops.reduce import REDUCTIONS
 from gluonish.nd.size import Size, SizeLike, same, same_shape
@@ -65,6 +66,7 @@ class Fuser:
         self.groups: dict[int, Group] = {}
         self.position = {id(n): i for i, n in enumerate(graph.nodes())}
         self.columns: dict[int, dict[int, Group]] = {}  # id of an array -> groups of kind "columns" that may read it
+        self.spans = Spans(len(self.position))
 
     def run(self) -> list[Group]:
         """The groups in an order in which they can run."""
@@ -113,6 +115,12 @@ class Fuser:
         group.add(node)
         self.group_of[id(node)] = group
         self._note_parents(node, group)
+        self.note_span(group)
+
+    def note_span(self, group: Group) -> None:
+        """To be called when a group has got nodes."""
+        places = [self.position[id(n)] for n in group.nodes]
+        self.spans.note(min(places), max(places))
 
     def _note_parents(self, node: Node, group: Group) -> None:
         for parent in node.parents:
@@ -299,8 +307,8 @@ class Fuser:
             current = stack.pop()
             if current is target:
                 return True
-            if max((self.position[id(n)] for n in current.nodes), default=first) < first:
-                continue  # all of it stands before the target, and so does what it reads
+            if self.spans.reach(max((self.position[id(n)] for n in current.nodes), default=first)) < first:
+                continue  # whatever it reads, by whatever way, stands before the target
             for key in current.parents:
                 if key not in seen:
                     seen.add(key)

@@ -49,7 +49,17 @@ def lower(graph: Graph, steady: bool = True) -> list[Step]:
         elif not group.nodes[0].is_op("part"):  # whose memory the step of its loop fills
             steps += lower_group(group, wanted, steady)
     steps = lower_attention.joined(steps, {id(root_of(n)) for n in graph.results()})
-    return _needed(steps, graph)
+    return _in_order(_needed(steps, graph))
+
+
+def _in_order(steps: list[Step]) -> list[Step]:
+    """The steps themselves. Raises: AssertionError if one reads a value that none before it has written."""
+    written: set[int] = set()
+    for step in steps:
+        for x in map(root_of, step.reads):
+            assert x.kind not in ("op", "temp") or id(x) in written, f"{step.name} reads {x!r} before it is computed"
+        written.update(id(root_of(x)) for x in step.writes)
+    return steps
 
 
 def _needed(steps: list[Step], graph: Graph) -> list[Step]:

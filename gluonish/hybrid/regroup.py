@@ -129,6 +129,7 @@ def _absorb(fuser: Fuser, group: Group, other: Group) -> None:
     nodes = {id(n): n for n in (*group.nodes, *other.nodes)}
     group.nodes = sorted(nodes.values(), key=lambda n: fuser.position[id(n)])
     group.members |= other.members
+    fuser.note_span(group)
     group.parents = (group.parents | other.parents) - {id(group), id(other)}
     for key in other.members - other.again:
         fuser.group_of[key] = group
