@@ -72,7 +72,7 @@ def lower_group(group: Group, wanted: set[int], steady: bool) -> list[Step]:
     if group.kind in ("map", "rows", "columns"):
         return lower_loops.lower(group, wanted)
     if group.kind == "contract" or group.nodes[0].is_op("convolution_weight_gradient"):
-        return lower_contract.lower(group, steady) or [_numpy(n) for n in group.nodes]
+        return lower_contract.lower(group, wanted, steady) or [_numpy(n) for n in group.nodes]
     node = group.nodes[0]
     assert node.op is not None
     rule = _RULES.get(node.op.name)

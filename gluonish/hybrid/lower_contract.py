@@ -28,17 +28,18 @@ LONG, WIDE = 3000, 192  # sums and columns from which on a transposed left opera
 _GROUPED = {"bfloat16": np.dtype("int16"), **{name: np.dtype(name) for name in ("int8", "int16", "int32")}}  # in memory
 
 
-def lower(group: Group, steady: bool) -> list[Step] | None:
-    """The steps of a contraction group, or None where the kernels lack it. steady: weights change rarely."""
+def lower(group: Group, wanted: set[int], steady: bool) -> list[Step] | None:
+    """The steps of a contraction group, or None where the kernels lack it. wanted: ids of the values in memory. steady:
+    weights change rarely."""
     node = group.nodes[0]
     if node.is_op(*PRODUCTS):
-        return _matmul(group)
+        return _matmul(group, wanted)
     if node.dtype.kind != "f" or is_half(node.dtype):
         return None
-    return _convolution(group, *_epilogue(group), steady)
+    return _convolution(group, *_epilogue(group, wanted), steady)
 
 
-def _epilogue(group: Group) -> tuple[Any, list[Node]]:
+def _epilogue(group: Group, wanted: set[int]) -> tuple[Any, list[Node]]:
     """What follows the contraction, as an epilogue and its operands."""
     first, *rest = group.nodes
     if not rest:
@@ -50,7 +51,7 @@ def _epilogue(group: Group) -> tuple[Any, list[Node]]:
         for x in node.parents:
             if id(x) not in group.members and id(x) not in number:
                 number[id(x)] = 1 + len(operands)
-                operands.append(_narrow(x))
+                operands.append(_narrow(x, wanted))
                 kinds.append(_kind(x, node) + ("" if operands[-1].dtype == first.dtype else f":{operands[-1].dtype}"))
     steps: list[Any] = []
     for i, node in enumerate(rest):
@@ -64,9 +65,11 @@ def _epilogue(group: Group) -> tuple[Any, list[Node]]:
     return (tuple(kinds), tuple(steps)), operands
 
 
-def _narrow(x: Node) -> Node:
-    """The half-width array that x is only the float32 form of, or x itself: kernels convert what they load."""
-    return x.inputs[0] if x.is_op("cast") and x.dtype == SINGLE and is_half(x.inputs[0].dtype) else x
+def _narrow(x: Node, wanted: set[int]) -> Node:
+    """The half-width array in memory that x is only the float32 form of, or x itself: kernels convert what they
+    load."""
+    widened = x.is_op("cast") and x.dtype == SINGLE and is_half(x.inputs[0].dtype)
+    return x.inputs[0] if widened and (x.inputs[0].kind != "op" or id(x.inputs[0]) in wanted) else x
 
 
 def _kind(x: Node, node: Node) -> str:
@@ -83,13 +86,13 @@ def _swapped(x: Node) -> Node | None:
     return x.inputs[0] if x.attrs["axes"] == (*range(rank - 2), rank - 1, rank - 2) else None
 
 
-def _matmul(group: Group) -> list[Step] | None:
+def _matmul(group: Group, wanted: set[int]) -> list[Step] | None:
     node, last = group.nodes[0], group.nodes[-1]
     left, right = node.inputs
     operand = operand_dtype(left.dtype.name)
     if single_of(left.dtype) != left.dtype and operand != left.dtype.name:
         return None  # half-width floats that the pass `widen` has not seen
-    epilogue, operands = _epilogue(group)
+    epilogue, operands = _epilogue(group, wanted)
     shared = len(right.shape) == 2
     before: list[Step] = []
     if not shared and not (
