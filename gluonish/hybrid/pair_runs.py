@@ -45,7 +45,9 @@ def paired(steps: list[Step]) -> list[Step]:
 def _partner(steps: list[Step], at: int) -> tuple[list[Step], list[Step], RunStep] | None:
     """The first run behind a run that can go with it, and the steps between them: those that can come before both, and
     those that depend on the run."""
-    step, before, behind = steps[at], [], []
+    step = steps[at]
+    before: list[Step] = []
+    behind: list[Step] = []
     made, used = set(_roots(step.writes)), set(_roots(step.reads))
     for other in steps[at + 1 :]:
         reads, writes = set(_roots(other.reads)), set(_roots(other.writes))

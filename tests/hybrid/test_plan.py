@@ -122,7 +122,7 @@ def check_variant(variant: Variant, arrays: list[nd.NDArray]) -> int:
     if variant.backward is not None:
         program = variant.backward.program()
         kept = forward_kept(forward)
-        heirs += check_plan(program, bound_of(program, sizes, held=kept))
+        heirs += check_plan(program, bound_of(program, sizes, held_layout=kept.owner.kept_layout if kept else ()))
     return heirs
 
 
