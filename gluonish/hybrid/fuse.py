@@ -292,15 +292,12 @@ class Fuser:
         """Whether a group reads the target, directly or by way of others, or is it."""
         if start is target:
             return True
-        first = min((self.position[id(n)] for n in target.nodes), default=-1)
         seen = {id(start)}
         stack = [start]
         while stack:
             current = stack.pop()
             if current is target:
                 return True
-            if max((self.position[id(n)] for n in current.nodes), default=first) < first:
-                continue  # all of it stands before the target, and so does what it reads
             for key in current.parents:
                 if key not in seen:
                     seen.add(key)
