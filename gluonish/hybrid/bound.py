@@ -16,7 +16,7 @@ from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Plan
 from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
 from gluonish.nd.ops.gather import out_of_range
-from gluonish.nd.size import Size
+from gluonish.nd.size import Size, product
 
 if TYPE_CHECKING:
     from gluonish.hybrid.program import Program
@@ -357,11 +357,11 @@ class Bound:
             if place.at in self.program.held_inputs:
                 offset = self.held_layout[place.at - self.program.held_inputs.start][2]
                 return np.ndarray(shape, node.dtype, held.memory, held.base - address_of(held.memory) + offset)
-            return np.asarray(data[place.at]).reshape(shape)
+            return _begin(np.asarray(data[place.at]), shape)
         if place.area == "output":
-            return outputs[place.at].reshape(shape)
+            return _begin(outputs[place.at], shape)
         if place.area == "captured":
-            return self.program.captured[place.at].array._data.reshape(shape)
+            return _begin(self.program.captured[place.at].array._data, shape)
         if place.area == "key":
             return key
         areas: dict[str, tuple[np.ndarray, int]] = {
@@ -370,3 +370,9 @@ class Bound:
         }
         memory, base = (kept.memory, kept.base) if place.area == "kept" else areas[place.area]
         return np.ndarray(shape, node.dtype, memory, base - address_of(memory) + place.at)
+
+
+def _begin(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """An array's memory in another shape, perhaps without its end."""
+    count = product(shape)
+    return x.reshape(shape) if x.size == count else x.reshape(-1)[:count].reshape(shape)

@@ -22,7 +22,9 @@ from gluonish.hybrid import (
 )
 from gluonish.hybrid.fuse import Group, fuse, in_memory, root_of
 from gluonish.hybrid.graph import Graph, Node, users
+from gluonish.hybrid.leading import read_in_place
 from gluonish.hybrid.lower_moves import simple
+from gluonish.hybrid.pair_runs import paired
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import arg_reduce, moves, pooling, target
 from gluonish.kernels.kernel import Kernel, Plan
@@ -49,7 +51,7 @@ def lower(graph: Graph, steady: bool = True) -> list[Step]:
         elif not group.nodes[0].is_op("part"):  # whose memory the step of its loop fills
             steps += lower_group(group, wanted, steady)
     steps = lower_attention.joined(steps, {id(root_of(n)) for n in graph.results()})
-    return _in_order(_needed(steps, graph))
+    return _in_order(paired(read_in_place(_needed(steps, graph), graph)))
 
 
 def _in_order(steps: list[Step]) -> list[Step]:

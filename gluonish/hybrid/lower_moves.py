@@ -109,7 +109,7 @@ def _permute(node: Node) -> list[Step]:
     return [copy_step(x, node, node.shape, [strides[a] for a in node.attrs["axes"]], strides_of(node.shape))]
 
 
-def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list[SizeLike], SizeLike]:
+def slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list[SizeLike], SizeLike]:
     """Strides and offset, in elements, of basic indexing."""
     strides = strides_of(shape)
     out: list[SizeLike] = []
@@ -131,13 +131,13 @@ def _slice_walk(shape: tuple[SizeLike, ...], key: tuple[Any, ...]) -> tuple[list
 
 def _index(node: Node) -> list[Step]:
     x = node.inputs[0]
-    strides, offset = _slice_walk(x.shape, node.attrs["key"])
+    strides, offset = slice_walk(x.shape, node.attrs["key"])
     return [copy_step(x, node, node.shape, strides, strides_of(node.shape), (offset, 0))]
 
 
 def _place(node: Node) -> list[Step]:
     x = node.inputs[0]
-    strides, offset = _slice_walk(node.shape, node.attrs["key"])
+    strides, offset = slice_walk(node.shape, node.attrs["key"])
     return [
         simple(moves.zero_kernel(code_of(node)), [], node),
         copy_step(x, node, x.shape, strides_of(x.shape), strides, (0, offset)),

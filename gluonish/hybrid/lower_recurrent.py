@@ -1,7 +1,7 @@
 """Lowering of recurrent cells and their gradients: a packing of the weight, then one call that runs through time.
 
 The gradient of a record is mostly that of the outputs, put into zeros, perhaps with that of the last states added. The
-kernel reads these parts where they are, so nobody makes the zeros.
+kernel reads these parts where they are, so nobody makes the zeros. Two calls may become one (`pair_runs.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from gluonish.hybrid.graph import Node
+from gluonish.hybrid.pair_runs import RunStep
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import packing, recurrent, recurrent_products
 from gluonish.kernels.kernel import Kernel
@@ -30,12 +31,11 @@ def _forward(node: Node) -> list[Step] | None:
     plain = KINDS[node.op.name]  # type: ignore[union-attr]
     masked = len(rest) > plain.biased + plain.states
     kind = plain._replace(masked=masked, kept=attrs.get("keep", False), activation=attrs.get("activation", ""))
-    kernel = recurrent.forward_kernel(code, kind)
     packed = temp(
         node, (weight.shape[1],), lambda sizes: (recurrent_products.packed_gates_size(sizes[0], code, plain.gates),)
     )  # fmt: skip
     pack = _step(recurrent_products.pack_gates_kernel(code, plain.gates), [weight], packed, node)
-    return [pack, _step(kernel, [gates, packed, *rest], node, node, weight)]
+    return [pack, _run(lambda runs: recurrent.forward_kernel(code, kind, runs), [gates, packed, *rest], node)]
 
 
 def _gradient(node: Node) -> list[Step] | None:
@@ -45,15 +45,17 @@ def _gradient(node: Node) -> list[Step] | None:
     code, attrs = node.dtype.name, node.attrs
     plain = KINDS[node.op.name.removesuffix("_gradient")]  # type: ignore[union-attr]
     parts = _parts(grad, attrs["reverse"])
+    names = tuple(parts or ())
     kind = plain._replace(masked=bool(lengths), activation=attrs.get("activation", ""))
     if parts is None:
         planes = hint(grad.shape[0])  # the op's rule has made a guard of it
-        kernel, given = recurrent.backward_kernel(code, kind._replace(given=planes)), [grad]
+        kind, given = kind._replace(given=planes), [grad]
     else:
-        kernel, given = recurrent.backward_kernel(code, kind, tuple(parts)), list(parts.values())
+        given = list(parts.values())
     packed = temp(node, tuple(weight.shape), lambda sizes: (packed_size(sizes[0], sizes[1], code),))
     pack = _step(packing.pack_kernel(code, vectors=recurrent_products.VECTORS), [weight], packed, node)
-    return [pack, _step(kernel, [*given, record, packed, *lengths], node, node, weight)]
+    reads = [*given, record, packed, *lengths]
+    return [pack, _run(lambda runs: recurrent.backward_kernel(code, kind, names, runs), reads, node)]
 
 
 def _parts(grad: Node, reverse: bool) -> Parts | None:
@@ -87,20 +89,30 @@ def _name(place: Node, reverse: bool) -> str:
     return ("last_h", "last_c")[key[0]] if same(key[1], 0 if reverse else last) else ""
 
 
-def _step(kernel: Kernel, reads: list[Node], write: Node, node: Node, weight: Node | None = None) -> Step:
-    """A step of a kernel that plans itself; with `weight`, one that runs through time."""
+def _step(kernel: Kernel, reads: list[Node], write: Node, node: Node) -> Step:
+    """A step of a kernel that plans itself."""
     assert kernel.plan is not None
     plan = kernel.plan
 
     def work(ins: Any, outs: Any, p: Any) -> float:
-        if weight is None:
-            return 0.3 * float(product(ins[0]))
+        return 0.3 * float(product(ins[0]))
+
+    return Step(reads, [write], kernel, lambda ins, outs, sizes: plan(ins, outs), work=work, nodes=[node])
+
+
+def _run(several: Callable[[int], Kernel], reads: list[Node], node: Node) -> RunStep:
+    """A step that runs through time."""
+    kernel = several(1)
+    assert kernel.plan is not None
+    plan = kernel.plan
+
+    def work(ins: Any, outs: Any, p: Any) -> float:
         steps, rows, units = p.scalars[:3]
         return float(steps * rows * units * units) / FLOPS
 
-    extra = () if weight is None else (int(node.attrs["reverse"]),)
-    return Step(
-        reads, [write], kernel, lambda ins, outs, sizes: plan(ins, outs), extra=extra, work=work, nodes=[node]
+    return RunStep(
+        reads, [node], kernel, lambda ins, outs, sizes: plan(ins, outs), extra=(int(node.attrs["reverse"]),),
+        work=work, nodes=[node], several=several,
     )  # fmt: skip
 
 
