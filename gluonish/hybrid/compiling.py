@@ -6,6 +6,7 @@ with its last kernel, and at the end of the interpreter with those at hand; a fo
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -43,7 +44,7 @@ def compile_kernels(kernels: Sequence[Kernel], name: str, wanted: Callable[[], b
         for at in range(0, len(kernels), together):
             if wanted is not None and not wanted():
                 return False
-            compiler.compile_many(kernels[at : at + together], lambda done, at=at: bar.show(at + done))
+            compiler.compile_many(kernels[at : at + together], functools.partial(bar.show, at))
     return True
 
 
@@ -61,8 +62,9 @@ class _Bar:
         if self.bar is not None:
             self.bar.close()
 
-    def show(self, done: int) -> None:
+    def show(self, before: int, count: int) -> None:
         """So many kernels are there."""
+        done = before + count
         if self.bar is None and done < self.total and time.monotonic() - self.begin > PATIENCE and _watched():
             self.bar = _bar(self.name, self.total)
         if self.bar is not None:
