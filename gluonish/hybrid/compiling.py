@@ -6,6 +6,7 @@ with its last kernel, and at the end of the interpreter with those at hand; a fo
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -25,28 +26,49 @@ from gluonish.nd.array import NDArray
 if TYPE_CHECKING:
     from gluonish.hybrid.variant import Variant
 
-TOGETHER = 6  # kernels that are compiled in one go: other threads that need the compiler wait for as many
+TOGETHER = (
+    6  # kernels that are compiled in one go in the background: other threads that need the compiler wait for as many
+)
 PATIENCE = 2.0  # seconds without a progress bar
 
 
-def compile_kernels(kernels: Sequence[Kernel], name: str, wanted: Callable[[], bool] = lambda: True) -> bool:
-    """Compiles kernels that are not in memory, as long as they are wanted; gives whether all were."""
-    kernels = list(dict.fromkeys(kernels))
-    begin, bar = time.monotonic(), None
-    try:
-        for at in range(0, len(kernels), TOGETHER):
-            if not wanted():
+def compile_kernels(kernels: Sequence[Kernel], name: str, wanted: Callable[[], bool] | None = None) -> bool:
+    """Compiles kernels that are not in memory, and what every program needs; gives whether all were.
+
+    wanted: asked now and then; when it says no, the rest is left. Without it all are compiled in one go, which is
+    fastest, and other threads that need the compiler wait.
+    """
+    kernels = list(dict.fromkeys([*kernels, RESOLVE, entry.kernel(), *pool.kernels()]))
+    together = len(kernels) if wanted is None else TOGETHER
+    with _Bar(name, len(kernels)) as bar:
+        for at in range(0, len(kernels), together):
+            if wanted is not None and not wanted():
                 return False
-            compiler.compile_many(kernels[at : at + TOGETHER])
-            done = min(at + TOGETHER, len(kernels))
-            if bar is None and done < len(kernels) and time.monotonic() - begin > PATIENCE and _watched():
-                bar = _bar(name, len(kernels))
-            if bar is not None:
-                bar.update(done - bar.n)
-    finally:
-        if bar is not None:
-            bar.close()
+            compiler.compile_many(kernels[at : at + together], functools.partial(bar.show, at))
     return True
+
+
+class _Bar:
+    """The progress bar, once it takes long and somebody looks."""
+
+    def __init__(self, name: str, total: int) -> None:
+        self.name, self.total, self.begin = name, total, time.monotonic()
+        self.bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, before: int, count: int) -> None:
+        """So many kernels are there."""
+        done = before + count
+        if self.bar is None and done < self.total and time.monotonic() - self.begin > PATIENCE and _watched():
+            self.bar = _bar(self.name, self.total)
+        if self.bar is not None:
+            self.bar.update(done - self.bar.n)
 
 
 def _watched() -> bool:
@@ -100,8 +122,7 @@ class Pending:
         """Compiles; called by the thread."""
         try:
             with target.use(self.machine):
-                needed = [RESOLVE, entry.kernel(), *self.kernels]
-                if compile_kernels(needed, self.variant.owner.name, _main_thread_lives):
+                if compile_kernels(self.kernels, self.variant.owner.name, _main_thread_lives):
                     pool.executor()
         except Exception as error:  # noqa: BLE001 - told by the next call
             self.error = error

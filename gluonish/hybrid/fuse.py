@@ -300,6 +300,7 @@ class Fuser:
         """Whether a group reads the target, directly or by way of others, or is it."""
         if start is target:
             return True
+        first = min((self.position[id(n)] for n in target.nodes), default=-1)
         seen = {id(start)}
         stack = [start]
         while stack:

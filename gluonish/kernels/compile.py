@@ -11,8 +11,8 @@ import functools
 import os
 import re
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from gluonish.kernels import cache, target
@@ -41,9 +41,9 @@ def address(kernel: Kernel) -> int:
     return found if found is not None else _load(kernel, machine)
 
 
-def compile_many(kernels: Sequence[Kernel]) -> None:
+def compile_many(kernels: Sequence[Kernel], done: Callable[[int], None] = lambda count: None) -> None:
     """Brings kernels to memory, as `address` would one by one, in less time: while LLVM works at one, which lets the
-    GIL go, Numba's front end makes the text of the next."""
+    GIL go, Numba's front end makes the text of the next. `done` is told now and then how many are ready."""
     machine = target.current()
     with _lock:
         entries = {k: cache.key(k, machine) for k in dict.fromkeys(kernels) if (k, machine) not in _addresses}
@@ -53,11 +53,14 @@ def compile_many(kernels: Sequence[Kernel]) -> None:
             from gluonish.kernels import frontend
 
             with ThreadPoolExecutor(1) as llvm_thread, target.use(machine):
-                texts = ((k, frontend.lower(k, k.name)) for k in missing)
-                objects = [(k, llvm_thread.submit(_object, k, text, machine)) for k, text in texts]
-                for k, done in objects:
-                    found[k] = done.result()
+                objects: list[tuple[Kernel, Future[bytes]]] = []
+                for k in missing:
+                    objects.append((k, llvm_thread.submit(_object, k, frontend.lower(k, k.name), machine)))
+                    done(len(kernels) - len(missing) + sum(future.done() for _, future in objects))
+                for number, (k, future) in enumerate(objects, 1):
+                    found[k] = future.result()
                     cache.write(entries[k], found[k])  # type: ignore[arg-type]
+                    done(len(kernels) - len(missing) + number)
         for k, code in found.items():
             if code is None:
                 _load(k, machine)  # which says what is wrong

@@ -1,7 +1,9 @@
 """Numba as a front end: the source of a kernel becomes LLVM text that nobody has optimised yet.
 
 Numba types the Python function and lowers it; here its calling convention is hidden behind a plain C function, its
-float arithmetic gets the flags of the kernel language, and its parallel loops get their marks. Deliberately not here:
+float arithmetic gets the flags of the kernel language, and its parallel loops get their marks. Externals that say so
+(`lanes.Part`) become LLVM functions beside it, so that convolutions that differ in their epilogue only pass Numba once:
+most of the time to the first result of a network went into that. Deliberately not here:
 Numba's own optimiser, code generator and runtime, which take no part.
 """
 
@@ -16,19 +18,25 @@ from llvmlite import ir
 from numba.core import compiler, cpu, typed_passes, types, untyped_passes
 from numba.core.codegen import CodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import LoweringPass, PassManager, register_pass
 from numba.core.errors import NumbaError
+from numba.core.funcdesc import PythonFunctionDescriptor
+from numba.core.lowering import Lower
 from numba.core.registry import cpu_target
 
-from gluonish.kernels import loop_metadata
+from gluonish.kernels import lanes, loop_metadata, target
 from gluonish.kernels.errors import KernelError
 from gluonish.kernels.intrinsics import INTRINSICS, NAMES, intrinsic_of
 from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.lanes import Part
 
 FLAGS = ("contract", "reassoc", "nsz", "arcp", "afn")  # never nnan or ninf: NaN and Inf are answers
 _BUILTINS = {"range": range}
 _ARITHMETIC = frozenset(("fadd", "fsub", "fmul", "fdiv"))
 _I64 = ir.IntType(64)
+_DECLARED_PART = re.compile(r'^declare [^\n]*@"part\.[^\n]*\n', re.MULTILINE)
+_walks: dict[Any, str] = {}  # what kernels with the same source share, the latest last; under the lock of `compile.py`
+WALKS = 8
 
 
 def lower(kernel: Kernel, symbol: str) -> str:
@@ -36,13 +44,52 @@ def lower(kernel: Kernel, symbol: str) -> str:
 
     Raises KernelError with the line of the source when the source is not in the kernel language.
     """
-    function = _function_of(kernel)
+    externals = {name: _external(path, parameters) for name, path, parameters in kernel.externals}
+    parts = {name: made.part for name, made in externals.items() if getattr(made, "part", None)}
+    if not parts:
+        return _lowered(kernel, symbol, externals)
+    # What differs between the kernels of a source are parts of few operations; the rest takes Numba long: made once.
+    fixed = tuple(external for external in kernel.externals if external[0] not in parts)
+    called = tuple((name, part.arity, part.gives) for name, part in parts.items())
+    key = (kernel.name, kernel.source, kernel.gives, symbol, fixed, called, target.current())
+    text = _walks.pop(key, None)
+    if text is None:
+        text = _lowered(kernel, symbol, externals | {name: _call_of(name, part) for name, part in parts.items()})
+    _walks[key] = text
+    while len(_walks) > WALKS:
+        del _walks[next(iter(_walks))]
+    return _with_parts(kernel, text, parts)
+
+
+def _call_of(name: str, part: Part) -> Any:
+    """The intrinsic that calls a part by its name."""
+
+    def emit(builder: ir.IRBuilder, arguments: list[ir.Value]) -> ir.Value:
+        return builder.call(part.function(builder.module, f"part.{name}"), arguments)
+
+    return lanes.intrinsic_of(part.arity, emit, part.gives)
+
+
+def _with_parts(kernel: Kernel, text: str, parts: dict[str, Part]) -> str:
+    """The text with the functions of the parts in the place of their declarations."""
+    module = ir.Module("parts")
+    for name, part in parts.items():
+        part.define(module, f"part.{name}")
+    for function in module.functions:
+        _add_flags(kernel, function)
+    known = {line for line in text.splitlines() if line.startswith(("declare ", "@"))}
+    made = "\n".join(line for line in str(module).splitlines() if line not in known)
+    return _DECLARED_PART.sub("", text) + made
+
+
+def _lowered(kernel: Kernel, symbol: str, externals: dict[str, Any]) -> str:
+    function = _function_of(kernel, externals)
     library = _Library(cpu_target.target_context.codegen(), kernel.name)
     try:
         with global_compiler_lock:
             result = compiler.compile_extra(
                 _typing_context(),
-                cpu_target.target_context,
+                _target_context(),
                 function,
                 (types.int64,) * 3,
                 types.int64 if kernel.gives else types.void,
@@ -78,6 +125,25 @@ def _typing_context() -> Any:
     return context
 
 
+@functools.cache
+def _target_context() -> Any:
+    """Numba's own context, but the size of a type is asked of LLVM once, not for every variable: one LLVM is at work
+    for the whole process, so each question would wait until the thread that optimises is done with a kernel."""
+    plain = cpu_target.target_context
+    sizes: dict[str, int] = {}
+
+    class Remembering(type(plain)):  # type: ignore[misc]
+        def get_abi_sizeof(self, ty: ir.Type) -> int:
+            name = str(ty)
+            if name not in sizes:
+                sizes[name] = super().get_abi_sizeof(ty)
+            return sizes[name]
+
+    context = object.__new__(Remembering)
+    context.__dict__ = plain.__dict__
+    return context
+
+
 def _flags() -> compiler.Flags:
     flags = compiler.Flags()
     flags.no_compile = True
@@ -88,6 +154,35 @@ def _flags() -> compiler.Flags:
     flags.error_model = "numpy"
     flags.fastmath = cpu.FastMathOptions(False)  # set below, where the ops' own instructions can be left alone
     return flags
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(LoweringPass):
+    """Numba's lowering without its statistics, for which it asks LLVM too."""
+
+    _name = "kernel_lowering"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def run_pass(self, state: Any) -> bool:
+        with typed_passes.fallback_context(state, f"Function {state.func_id.func_name} failed at lowering"):
+            description = PythonFunctionDescriptor.from_specialized_function(
+                state.func_ir,
+                state.typemap,
+                state.return_type,
+                state.calltypes,
+                mangler=state.targetctx.mangler,
+                inline=state.flags.forceinline,
+                noalias=state.flags.noalias,
+                abi_tags=[state.flags.get_mangle_string()],
+            )
+            with state.targetctx.push_code_library(state.library):
+                lowering = Lower(state.targetctx, state.library, description, state.func_ir, metadata=state.metadata)
+                lowering.lower()
+        result = compiler._LowerResult(description, lowering.call_helper, cfunc=None, env=lowering.env)
+        state["cr"] = result
+        return True
 
 
 class _Pipeline(compiler.CompilerBase):
@@ -103,7 +198,7 @@ class _Pipeline(compiler.CompilerBase):
             typed_passes.NopythonTypeInference,
             typed_passes.PreLowerStripPhis,
             typed_passes.IRLegalization,
-            typed_passes.NativeLowering,
+            _Lowering,
             typed_passes.NoPythonBackend,
         ):
             passes.add_pass(step, step.__name__)
@@ -117,6 +212,10 @@ class _Library(CodeLibrary):
     def __init__(self, codegen: Any, name: str) -> None:
         super().__init__(codegen, name)
         self.modules: list[ir.Module] = []
+
+    def create_ir_module(self, name: str) -> ir.Module:
+        """Without triple and layout: `compile.py` sets those of the target."""
+        return ir.Module(name)
 
     def add_ir_module(self, ir_module: ir.Module) -> None:
         self.modules.append(ir_module)
@@ -137,7 +236,7 @@ class _Library(CodeLibrary):
         raise NotImplementedError
 
 
-def _function_of(kernel: Kernel) -> Any:
+def _function_of(kernel: Kernel, externals: dict[str, Any]) -> Any:
     space: dict[str, Any] = {}
     try:
         exec(compile(kernel.source, f"<kernel {kernel.name}>", "exec"), space)
@@ -146,17 +245,19 @@ def _function_of(kernel: Kernel) -> Any:
     function = space.get(kernel.name)
     if function is None or function.__code__.co_argcount != 3:
         raise KernelError(kernel, f"the source defines no function {kernel.name}(args, begin, end)")
-    externals = {name: (path, parameters) for name, path, parameters in kernel.externals}
     for name in function.__code__.co_names:
         space[name] = _resolve(kernel, name, externals)
     return function
 
 
+def _external(path: str, parameters: tuple[object, ...]) -> Any:
+    module, _, factory = path.partition(":")
+    return getattr(importlib.import_module(f"gluonish.kernels.{module}"), factory)(*parameters)
+
+
 def _resolve(kernel: Kernel, name: str, externals: dict[str, Any]) -> Any:
     if name in externals:
-        path, parameters = externals[name]
-        module, _, factory = path.partition(":")
-        return getattr(importlib.import_module(f"gluonish.kernels.{module}"), factory)(*parameters)
+        return externals[name]
     for space in (INTRINSICS, NAMES, _BUILTINS):
         if name in space:
             return space[name]

@@ -6,6 +6,7 @@ Addresses are int64 in kernels and pointers here; offsets are in bytes. Delibera
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -131,10 +132,45 @@ def phi(builder: ir.IRBuilder, *incoming: tuple[ir.Value, ir.Block]) -> Any:
     return result
 
 
+@dataclass(frozen=True)
+class Part:
+    """Code that may stand in a function of its own: from `arity` int64 to an int64 or nothing."""
+
+    arity: int
+    emit: Callable[[ir.IRBuilder, list[ir.Value]], ir.Value | None]
+    gives: bool
+
+    def function(self, module: ir.Module, name: str) -> ir.Function:
+        """Its declaration in a module."""
+        kind = ir.FunctionType(I64 if self.gives else VOID, [I64] * self.arity)
+        return module.globals.get(name) or ir.Function(module, kind, name)
+
+    def define(self, module: ir.Module, name: str) -> None:
+        """The function, to be inlined wherever it is called."""
+        function = self.function(module, name)
+        function.linkage = "internal"
+        function.attributes.add("alwaysinline")
+        builder = ir.IRBuilder(function.append_basic_block("entry"))
+        result = self.emit(builder, list(function.args))
+        builder.ret(result) if self.gives else builder.ret_void()
+
+
+def number(value: int) -> Any:
+    """The Numba intrinsic `() -> value`: a constant that kernels with the same source may differ in."""
+    return intrinsic_of(0, lambda builder, arguments: i64(value), gives=True, apart=True)
+
+
 def intrinsic_of(
-    arity: int, emit: Callable[[ir.IRBuilder, list[ir.Value]], ir.Value | None], gives: bool = False
+    arity: int,
+    emit: Callable[[ir.IRBuilder, list[ir.Value]], ir.Value | None],
+    gives: bool = False,
+    apart: bool = False,
 ) -> Any:
-    """The Numba intrinsic of `arity` int64 arguments that emits code; it gives an int64 or nothing."""
+    """The Numba intrinsic of `arity` int64 arguments that emits code; it gives an int64 or nothing.
+
+    apart: the code may be emitted as a function of its own, so that kernels that differ only in it share the rest (see
+    `frontend.py`). Not for what gives memory of the caller's stack, nor for code with metadata.
+    """
     from numba.core import types
     from numba.extending import intrinsic
 
@@ -147,4 +183,6 @@ def intrinsic_of(
     space: dict[str, Any] = {"typed": (signature, codegen)}
     # Numba asks for the number of arguments of an intrinsic, so each arity needs its own function
     exec(f"def emitted(typing{names}): return typed", space)
-    return intrinsic(space["emitted"])
+    made = intrinsic(space["emitted"])
+    made.part = Part(arity, emit, gives) if apart else None
+    return made

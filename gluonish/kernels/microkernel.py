@@ -67,7 +67,7 @@ def product(dtype: str, walk: str, tile: Tile, epilogue: Epilogue = (), ahead: b
     rows of NR sums, where they stand between blocks of k.
     """
     emitter = _Emitter(dtype, Tile(*tile), walk, checked(epilogue), ahead, gives)
-    return intrinsic_of(len(emitter.parameters), emitter.choose)
+    return intrinsic_of(len(emitter.parameters), emitter.choose, apart=True)
 
 
 def stack(size: int) -> Any:

@@ -119,7 +119,7 @@ def transpose_block(dtype: str, count: int) -> Any:
                     with b.if_then(b.icmp_signed("<", i64(c), columns)):
                         lanes.store(value, pointer)
 
-    return intrinsic_of(6, emit)
+    return intrinsic_of(6, emit, apart=True)
 
 
 def copy_row(dtype: str, count: int) -> Any:
@@ -139,7 +139,7 @@ def copy_row(dtype: str, count: int) -> Any:
 
         loop(b, b.sdiv(b.add(numbers, i64(count - 1)), i64(count)), [], vector)
 
-    return intrinsic_of(3, emit)
+    return intrinsic_of(3, emit, apart=True)
 
 
 def transposed(b: ir.IRBuilder, rows: list[Any]) -> list[Any]:

@@ -233,6 +233,11 @@ def spin(count, begin, end):
 )
 
 
+def kernels() -> tuple[Kernel, ...]:
+    """What must be compiled before there can be an executor and workers."""
+    return _EXECUTE, _START_WORKERS, _WORK_LOOP, _HALT, _SPIN
+
+
 def executor() -> tuple[int, int]:
     """Addresses of the executor's function, `execute(control, table, steps)`, and of its control block."""
     return address(_EXECUTE), _made().address

@@ -18,10 +18,14 @@ All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from llvmlite import ir
 
 from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
+from gluonish.kernels.lanes import Lanes, intrinsic_of
 from gluonish.kernels.tiling import Tile, ceil_div, round_up
 
 TABLE = 2048  # addresses in the table of a block of pixels: 16 KB
@@ -31,6 +35,7 @@ PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay 
 PIXELS = 96  # pixels in a block, at most
 PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
 FIXED = 18  # scalars of a plan before the phases
+REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
 
@@ -79,8 +84,8 @@ class Walk:
 
 SOURCE = """
 def convolution(args, begin, end):
-    source, weight, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, {out})
-    extras, s, zero = args + 16, args + 8 * {s}, zeros()
+    source, weight, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, inputs())
+    extras, s, zero = args + 16, args + 8 * (inputs() + 2), zeros()
     images, height, width, depth = load_i64(s, 0), load_i64(s, 1), load_i64(s, 2), load_i64(s, 3)
     n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
@@ -135,7 +140,7 @@ def convolution(args, begin, end):
         weights = weight + group * rows * ((n + {VL} - 1) // {VL} * {VL}) * {size}
 
         # What a tile to come wants is fetched from memory while this one is computed.
-        for i in range(2 * {REGIONS} + 2):
+        for i in range(2 * fetched_regions() + 2):
             write_i64(regions, i, zero)
         if panel_block < panels:  # the blocks of pixels share the next panels: each fetches a part
             later = local + max(blocks, threads)
@@ -148,10 +153,10 @@ def convolution(args, begin, end):
                 later = min(pixel + (threads + i) * pixel_block, pixels)
                 place = load_i64(phase, 2) + later * load_i64(phase, 4)
                 write_i64(regions, i, out + place * {size})
-{FULL}
+                fetch_operands(regions + 8 * i, extras, place * {size})
                 x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
                 place = (image * height + y * y_stride) * width + x * x_stride
-                write_i64(regions, 2 * {REGIONS} - 2 + i, source + place * pixel_step + ahead_shift)
+                write_i64(regions, 2 * fetched_regions() - 2 + i, source + place * pixel_step + ahead_shift)
         region, ahead, ahead_end = 0, read_i64(regions, 0), read_i64(regions, 1)
         for panel in range(panel_begin, min(panel_begin + panel_block, panels)):
             column = panel * {NR}
@@ -206,27 +211,39 @@ def convolution(args, begin, end):
                                 out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
                                 ahead, 64 if ahead < ahead_end else 0)
                         ahead += 64 * units * steps
-                        if (ahead >= ahead_end) & (region < {REGIONS}):
+                        if (ahead >= ahead_end) & (region < fetched_regions()):
                             region += 1
                             ahead, ahead_end = read_i64(regions, 2 * region), read_i64(regions, 2 * region + 1)
 """
-FULL = "                write_i64(regions, {region} + i, load_i64(extras, {operand}) + place * {size})"
+
+
+def fetch_operands(operands: tuple[int, ...]) -> Any:
+    """The Numba intrinsic `(regions, extras, offset)`: of the epilogue's operands of these numbers, the addresses that
+    many bytes on become regions, from the second on."""
+
+    def emit(b: ir.IRBuilder, arguments: list[ir.Value]) -> None:
+        table, extras, offset = arguments
+        lanes = Lanes(b, "float32", 1)
+        for region, operand in enumerate(operands, 1):
+            address = b.add(lanes.integer(lanes.pointer(extras), operand), offset)
+            b.store(address, lanes.at(lanes.pointer(table), 16 * region), align=8)
+
+    return intrinsic_of(3, emit, apart=True)
 
 
 def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[External, ...]]:
     """The kernel's source and externals. Inputs: source, packed weight, the epilogue's operands. Output: out."""
     epilogue = checked(epilogue)
     inputs = 2 + operand_count(epilogue)
-    full = [i for i, kind in enumerate(epilogue[0] if epilogue else ()) if kind == "full"]
+    full = tuple(i for i, kind in enumerate(epilogue[0] if epilogue else ()) if kind == "full")
     regions = len(full) + 2
-    fetched = [FULL.format(operand=i, region=2 + 2 * number, size=tile.size) for number, i in enumerate(full)]
-    source = SOURCE.format(
-        out=inputs, s=inputs + 2, NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size,
-        FIXED=FIXED, REGIONS=regions, FULL="\n".join(fetched),
-    )  # fmt: skip
+    source = SOURCE.format(NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size, FIXED=FIXED)
     externals: tuple[External, ...] = (
         ("product", "microkernel:product", (dtype, "taps", tile, epilogue, True)),
-        ("region_memory", "microkernel:stack", (16 * regions + 16,)),
+        ("inputs", "lanes:number", (inputs,)),
+        ("fetched_regions", "lanes:number", (regions,)),
+        ("fetch_operands", "window:fetch_operands", (full,)),
+        ("region_memory", "microkernel:stack", (16 * max(regions, REGIONS) + 16,)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
         ("table_memory", "microkernel:stack", (8 * TABLE,)),

@@ -66,9 +66,9 @@ TURNED = """
 
 CONVOLUTION = """
 def winograd(args, begin, end):
-    image, weight, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, {out})
-    extras, s, zero = args + 16, args + 8 * {s}, zeros()
-    memory = load_i64(args, {s} - 1)
+    image, weight, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, inputs())
+    extras, s, zero = args + 16, args + 8 * (inputs() + 2), zeros()
+    memory = load_i64(args, inputs() + 1)
     height, width, depth, n = load_i64(s, 0), load_i64(s, 1), load_i64(s, 2), load_i64(s, 3)
     out_height, out_width, y_pad, x_pad = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     squares, block, groups, parts = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10), load_i64(s, 11)
@@ -171,12 +171,13 @@ def winograd_kernel(squares: int, padding: tuple[int, int], epilogue: Epilogue =
     tile, epilogue = tile_of("float32"), checked(epilogue)
     inputs, span = 2 + operand_count(epilogue), squares + 2
     source = CONVOLUTION.format(
-        out=inputs, s=inputs + 2, m=squares, span=span, planes=span**2,
+        m=squares, span=span, planes=span**2,
         NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size,
     )  # fmt: skip
     room = round_up(SQUARES, tile.rows)
     externals = (
         ("product", "microkernel:product", ("float32", "taps", tile, (), True)),
+        ("inputs", "lanes:number", (inputs,)),
         ("transform_input", "winograd:transform_input", (squares, tile)),
         ("transform_output", "winograd:transform_output", (squares, tile, epilogue)),
         ("zeros", "microkernel:zeros", (DEPTH * tile.size,)),
@@ -247,7 +248,7 @@ def transform_input(squares: int, tile: Tile) -> Any:
 
         _over_vectors(b, lanes, depth, vector)
 
-    return intrinsic_of(4, emit)
+    return intrinsic_of(4, emit, apart=True)
 
 
 def transform_weight(squares: int, tile: Tile) -> Any:
@@ -264,7 +265,7 @@ def transform_weight(squares: int, tile: Tile) -> Any:
         for i, value in enumerate(both(WEIGHT[squares], values, 3)):
             lanes.store(value.value, lanes.at(target, b.mul(plane, i64(i))))
 
-    return intrinsic_of(3, emit)
+    return intrinsic_of(3, emit, apart=True)
 
 
 def transform_output(squares: int, tile: Tile, epilogue: Epilogue) -> Any:
@@ -316,7 +317,7 @@ def transform_output(squares: int, tile: Tile, epilogue: Epilogue) -> Any:
 
         _over_vectors(b, lanes, channels, vector)
 
-    return intrinsic_of(11, emit)
+    return intrinsic_of(11, emit, apart=True)
 
 
 def _fixed(

@@ -6,11 +6,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
-from gluonish.kernels import target
+from gluonish.kernels import frontend, target, tiling, window
 from gluonish.kernels.compile import object_code
 from gluonish.kernels.errors import KernelError
 from gluonish.kernels.kernel import Kernel
@@ -311,3 +312,20 @@ def test_importing_the_modules_loads_no_compiler() -> None:
         "assert not {'numba', 'llvmlite'} & set(sys.modules), 'a compiler was imported'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_kernels_that_differ_in_parts_pass_numba_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba sees the walk of a window once, whatever the epilogue; each text holds the parts of its own kernel."""
+    lowered, passed = frontend._lowered, []
+    monkeypatch.setattr(frontend, "_walks", {})
+    monkeypatch.setattr(frontend, "_lowered", lambda *a: passed.append(a[0]) or lowered(*a))
+    tile = tiling.tile_of("float32")
+    residual = (("full",), (("add", (0, 1)), ("relu", (2,))))
+    epilogues: list[Any] = [(), (("column",), (("multiply", (0, 1)),)), residual, residual]
+    kernels = [Kernel("convolution", *window.source_of("float32", tile, epilogue)) for epilogue in epilogues]
+    texts = [frontend.lower(kernel, kernel.name) for kernel in kernels]
+    assert len(passed) == 1 and texts[2] == texts[3] and len(set(texts)) == 3
+    assert [" fmul " in text for text in texts] == [False, True, False, False]
+    with target.use(target.named("generic")):
+        frontend.lower(kernels[0], "convolution")
+    assert len(passed) == 2
