@@ -66,7 +66,7 @@ class HybridBlock(Block):
         try:
             return self._hooked(run, args, kwargs) if self._hooks else run(*args, **kwargs)
         except Exception as error:
-            better = self._explained(error, args)
+            better = self._explained(error, args, kwargs)
             if better is error:
                 raise
             raise better from None

@@ -393,7 +393,7 @@ def test_several_threads_in_one_loop(rng: np.random.Generator) -> None:
 
 
 def test_sizes_of_states_may_be_equal_by_a_guard_only(rng: np.random.Generator) -> None:
-    """A cell of one's own: its states come out with the sizes of its inputs and weights, which have symbols of theirs."""
+    """A cell of one's own: states come out with the sizes of its inputs and weights, which have symbols of theirs."""
     weight = floats(rng, 7, 4)
 
     def cells(x: nd.NDArray, h: nd.NDArray) -> Any:
