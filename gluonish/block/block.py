@@ -5,11 +5,14 @@ Deliberately not here: compiling (`hybrid_block.py`), walking the tree (`tree.py
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from gluonish.block import attributes, parameter_files, tree
 from gluonish.block.abstract import abstract_run, stand_in
@@ -39,6 +42,16 @@ class _BlockType(ABCMeta):
         attributes.changed()
 
 
+def _in_order(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a call by position; those given by position alone if the call does not fit."""
+    try:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return args
+    bound.apply_defaults()
+    return bound.args
+
+
 class Block(metaclass=_BlockType):
     """Base of all models and layers: write `__init__` and `forward`.
 
@@ -61,6 +74,13 @@ class Block(metaclass=_BlockType):
     _hooks: tuple[Hook, ...] = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        values = isinstance(value, (NDArray, np.ndarray, float, int, str)) and not isinstance(value, Parameter)
+        # past the watch of `attributes`: this is no read by the model
+        if values and isinstance(object.__getattribute__(self, "__dict__").get(name), Parameter):
+            raise TypeError(
+                f"{type(self).__name__}.{name} is a Parameter and cannot become {snapshot.brief(value)}; write "
+                f"net.{name}.set_data(values), or assign another Parameter or None ({user_line()})"
+            )
         object.__setattr__(self, name, value)
         attributes.wrote(self, name)
 
@@ -77,7 +97,7 @@ class Block(metaclass=_BlockType):
         try:
             return self._hooked(self.forward, args, kwargs) if self._hooks else self.forward(*args, **kwargs)
         except Exception as error:
-            better = self._explained(error, args)
+            better = self._explained(error, args, kwargs)
             if better is error:
                 raise
             raise better from None
@@ -91,16 +111,16 @@ class Block(metaclass=_BlockType):
                 trace.wanted[id(self)].append(out)
             return out
         except Exception as error:
-            better = self._explained(error, args)
+            better = self._explained(error, args, kwargs)
             if better is error:
                 raise
             raise better from None
         finally:
             trace.owner = outer
 
-    def _explained(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+    def _explained(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
         """An error of `forward` as the user should see it: reworded by the layer, or with its path as a note."""
-        better = self.reworded(error, args)
+        better = self.reworded(error, _in_order(self.forward, args, kwargs) if kwargs else args)
         if better is error:
             _note_place(error, self)
         return better

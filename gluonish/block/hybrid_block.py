@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gluonish.block import tree
 from gluonish.block.block import Block
 from gluonish.block.parameter import Parameter
-from gluonish.block.tree import marks_calls
+from gluonish.block.tree import marks_calls, title
 from gluonish.nd import autograd
 from gluonish.nd.dispatch import state
+from gluonish.nd.errors import user_line
 
 if TYPE_CHECKING:
     from gluonish.hybrid.memory import Memory
@@ -66,7 +68,7 @@ class HybridBlock(Block):
         try:
             return self._hooked(run, args, kwargs) if self._hooks else run(*args, **kwargs)
         except Exception as error:
-            better = self._explained(error, args)
+            better = self._explained(error, args, kwargs)
             if better is error:
                 raise
             raise better from None
@@ -84,14 +86,26 @@ class HybridBlock(Block):
             object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
         return self._compiled
 
+    def _need(self, what: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raises TypeError unless the arguments fit `forward`."""
+        try:
+            signature(self.forward).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(
+                f"{what} looks at a call of {title(self)}, and wants its arguments, as in net.{what}(x): {error} "
+                f"({user_line()})"
+            ) from None
+
     def graph(self, *args: Any, **kwargs: Any) -> Any:
         """The optimised graph of a call with these arguments; prints as text, and shows as a picture in a notebook."""
+        self._need("graph", args, kwargs)
         graph = self._compile().graph(*args, **kwargs)
         graph.path_of = self._path_of()
         return graph
 
     def passes(self, *args: Any, **kwargs: Any) -> Any:
         """(name of the pass, graph after it) of such a call, from the trace on."""
+        self._need("passes", args, kwargs)
         found, path_of = self._compile().passes(*args, **kwargs), self._path_of()
         for _, graph in found:
             graph.path_of = path_of
@@ -99,6 +113,7 @@ class HybridBlock(Block):
 
     def kernels(self, *args: Any, **kwargs: Any) -> Any:
         """The generated kernels of a call with these arguments."""
+        self._need("kernels", args, kwargs)
         return self._compile().kernels(*args, **kwargs)
 
     def memory(self, *args: Any, train: bool = False, **kwargs: Any) -> Memory:
@@ -113,6 +128,7 @@ class HybridBlock(Block):
         """
         from gluonish.hybrid.memory import memory_of
 
+        self._need("memory", args, kwargs)
         compiled = self._compile()
         with autograd.record() if train else autograd.pause():
             variant, sizes = compiled.variant_and_sizes(*args, **kwargs)

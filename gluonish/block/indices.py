@@ -8,11 +8,17 @@ import numpy as np
 
 from gluonish import nd
 from gluonish.nd import NDArray
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
 
 def strict(indices: NDArray, size: Any) -> NDArray:
-    """The indices as int64, negative ones moved so far down that indexing `size` elements refuses them too."""
+    """The indices as int64, negative ones moved so far down that indexing `size` elements refuses them too.
+
+    Floats, which Gluon's labels often are, must be whole: 1.5 is a mistake, not class 1.
+    """
+    if is_float(indices.dtype):
+        indices = nd.where(indices == nd.floor(indices), indices, float("nan"))  # NaN is refused: its int64 is negative
     indices = indices.astype("int64")
     return nd.where(indices < 0, indices - size, indices)
 
@@ -23,12 +29,13 @@ def index_error(error: Exception, name: str, what: str, indices: NDArray, size: 
         return error
     with np.errstate(invalid="ignore"):  # NaN is no index, and no accident here
         values = indices._data.astype(np.int64)
-    bad = (values < 0) | (values >= size)
+        broken = np.isfinite(indices._data) & (indices._data != values)
+    bad = (values < 0) | (values >= size) | broken
     if not bad.any():
         return error
     place = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), values.shape))
     at = place[0] if len(place) == 1 else place
-    shown = values[place] if np.isfinite(indices._data[place]) else indices._data[place]
-    return IndexError(
-        f"{name}: {what} {shown} at position {at} is out of range, it must be in 0 .. {size - 1} ({user_line()})"
-    )
+    exact = np.isfinite(indices._data[place]) and not broken[place]
+    shown = values[place] if exact else indices._data[place]
+    rule = "is not a whole number" if broken[place] else "is out of range"
+    return IndexError(f"{name}: {what} {shown} at position {at} {rule}, it must be in 0 .. {size - 1} ({user_line()})")

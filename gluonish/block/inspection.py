@@ -21,7 +21,7 @@ def inspect(block: Block, inputs: tuple[Any, ...], wanted: str | Sequence[str]) 
     found = dict(tree.walk(block))
     for path in paths:
         if not isinstance(path, str) or path not in found:
-            near = difflib.get_close_matches(str(path), found, 3, 0.3)
+            near = difflib.get_close_matches(str(path), found, 3, 0.3) or [name for name in found if name][:3]
             raise ValueError(
                 f"inspect: {type(block).__name__} has no Block {path!r}; the last argument is the path of one, such as "
                 f"{', '.join(map(repr, near)) or repr('')} ({user_line()})"

@@ -23,7 +23,7 @@ from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
-from gluonish.nd.size import same, same_shape
+from gluonish.nd.size import same
 
 
 @dataclass
@@ -109,7 +109,7 @@ def trace_branch(outer: Trace, predicate: NDArray, choices: Sequence[Callable[[]
 
 def _check(then: Choice, otherwise: Choice) -> None:
     for number, (a, b) in enumerate(zip(then.results, otherwise.results)):
-        if a.dtype != b.dtype or not same_shape(a.shape, b.shape):
+        if a.dtype != b.dtype or a.shape != b.shape:  # sizes not known to be equal: asked, which is a guard
             raise ValueError(
                 f"cond: both functions must give the same shapes and dtypes, but result {number} is "
                 f"{shape_text(a.shape)} {a.dtype} or {shape_text(b.shape)} {b.dtype} ({user_line()})"

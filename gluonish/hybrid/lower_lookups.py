@@ -29,7 +29,7 @@ def _lookup(make: Make) -> Callable[[Node], list[Step]]:
 def _checked_index(node: Node) -> list[Step]:
     index = node.inputs[0]
     kernel = gather.checked_index_kernel(CODES[index.dtype.name])
-    return [simple(kernel, [index], node, checks="indexing", extra=(node.attrs["size"],))]
+    return [simple(kernel, [index], node, checks=node.attrs.get("what", "indexing"), extra=(node.attrs["size"],))]
 
 
 def _slices(copy: bool, add: bool) -> Make:

@@ -184,7 +184,8 @@ class Variant:
     def explain(self) -> list[str]:
         """Lines on guards, fallbacks and kernels."""
         rows = [f"runs eagerly: {self.refused}"] if self.refused else []
-        rows += ["runs eagerly until its kernels are compiled"] if isinstance(self.instead, Pending) else []
+        waits = isinstance(self.instead, Pending) and not self.instead.done.is_set()
+        rows += ["runs eagerly until its kernels are compiled"] if waits else []
         rows += [f"relies on {guard}" for guard in [*self.guards, *self.names.rows()]]
         if self.symbols:
             rows.append(f"any size of: {', '.join(self._places())}")

@@ -20,7 +20,7 @@ from gluonish.nd.dispatch import state
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.functions import concat, stack
 from gluonish.nd.op import Spec
-from gluonish.nd.size import SizeLike, product, same_shape
+from gluonish.nd.size import SizeLike, product
 from gluonish.nd.tree import flatten, text, unflatten
 
 
@@ -172,7 +172,7 @@ class Steps:
                 f"{text(form)}; what changes from step to step must be an array ({user_line()})"
             )
         for number, (x, y) in enumerate(zip(before, arrays)):
-            if x.dtype != y.dtype or not same_shape(x.shape, y.shape):
+            if x.dtype != y.dtype or x.shape != y.shape:  # sizes not known to be equal: asked, which is a guard
                 raise ValueError(
                     f"{self.name}: states keep shape and dtype, but state {number} was {_spec_text(x)} and came out as "
                     f"{_spec_text(y)} ({user_line()})"

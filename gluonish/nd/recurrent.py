@@ -11,11 +11,14 @@ from typing import Any
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import arange, zeros
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.functions import concat, expand_dims, matmul
-from gluonish.nd.ops.elementwise import where
+from gluonish.nd.ops.elementwise import floor, where
+from gluonish.nd.ops.gather import checked_index_op
 from gluonish.nd.ops.move import index_op
 from gluonish.nd.ops.recurrent import gru_op, lstm_op, rnn_op
+from gluonish.nd.size import SizeLike
 
 
 def lstm(
@@ -39,11 +42,11 @@ def lstm(
 
     Shapes: x (T, N, I), weights (4H, I) and (4H, H), biases (4H,), states (N, H), lengths (N,) -> (T, N, H), (N, H),
     (N, H).
-    Raises: ValueError if they do not fit.
+    Raises: ValueError if they do not fit, IndexError for a length outside 0 .. T.
     """
     gates = _projected("lstm", x, i2h_weight, i2h_bias + h2h_bias)
     begin = [_begin(s, x, h2h_weight) for s in (h, c)]
-    more, attrs = _run(lengths, reverse)
+    more, attrs = _run("lstm", lengths, x.shape[0], reverse)
     record = lstm_op(gates, h2h_weight, *begin, *more, keep=state.recording, **attrs)
     return _outputs(record, 0, more, reverse), _last(record, 0, reverse), _last(record, 1, reverse)
 
@@ -71,7 +74,7 @@ def gru(
     units = h2h_weight.shape[-1]
     outer = concat([h2h_bias[: 2 * units], zeros((units,), h2h_bias.dtype)], 0)  # r scales the rest
     gates = _projected("gru", x, i2h_weight, i2h_bias + outer)
-    more, attrs = _run(lengths, reverse)
+    more, attrs = _run("gru", lengths, x.shape[0], reverse)
     begin = _begin(h, x, h2h_weight)
     record = gru_op(gates, h2h_weight, h2h_bias[2 * units :], begin, *more, keep=state.recording, **attrs)
     return _outputs(record, 0, more, reverse), _last(record, 0, reverse)
@@ -98,7 +101,7 @@ def rnn(
     if activation not in ("tanh", "relu"):
         raise ValueError(f"rnn: activation must be 'tanh' or 'relu', got {activation!r} ({user_line()})")
     gates = _projected("rnn", x, i2h_weight, i2h_bias + h2h_bias)
-    more, attrs = _run(lengths, reverse)
+    more, attrs = _run("rnn", lengths, x.shape[0], reverse)
     record = rnn_op(gates, h2h_weight, _begin(h, x, h2h_weight), *more, activation=activation, **attrs)
     return _outputs(record, 0, more, reverse), _last(record, 0, reverse)
 
@@ -119,9 +122,15 @@ def _begin(given: NDArray | None, x: NDArray, weight: NDArray) -> NDArray:
     return zeros((x.shape[1], weight.shape[1]), x.dtype) if given is None else given
 
 
-def _run(lengths: NDArray | None, reverse: bool) -> tuple[list[NDArray], dict[str, Any]]:
-    more = [] if lengths is None else [lengths.astype("int64")]
-    return more, {"reverse": bool(reverse)}
+def _run(name: str, lengths: NDArray | None, steps: SizeLike, reverse: bool) -> tuple[list[NDArray], dict[str, Any]]:
+    """The lengths, of which each must be a whole number in 0 .. steps, as a list; and how to go."""
+    if lengths is None:
+        return [], {"reverse": bool(reverse)}
+    if is_float(lengths.dtype):
+        lengths = where(lengths == floor(lengths), lengths, float("nan"))  # NaN is refused: its int64 is negative
+    lengths = lengths.astype("int64")
+    lengths = where(lengths < 0, lengths - (steps + 1), lengths)  # not counted from the end
+    return [checked_index_op(lengths, size=steps + 1, what=f"{name}: lengths")], {"reverse": bool(reverse)}
 
 
 def _outputs(record: NDArray, plane: int, lengths: list[NDArray], reverse: bool) -> NDArray:

@@ -8,7 +8,7 @@ from gluonish import nd
 from gluonish.block import nn
 from gluonish.block.nn.attention import Cache
 from gluonish.nd import NDArray
-from gluonish.nd.errors import user_line
+from gluonish.nd.errors import shape_text, user_line
 from gluonish.zoo.transformer import TransformerCell
 
 
@@ -81,8 +81,10 @@ class GPT2(nn.HybridBlock):
         >>> net.generate(nd.array([[3, 1, 4]]), 5).shape
         (1, 8)
 
-        Raises: ValueError for an empty beginning or a text too long for the net or the cache.
+        Raises: ValueError for tokens of another shape, an empty beginning, or a text too long for the net or the cache.
         """
+        if tokens.ndim != 2:
+            raise ValueError(f"generate: tokens must be (N, T), got {shape_text(tokens.shape)} ({user_line()})")
         batch, begun = tokens.shape
         total = begun + count
         cache = self.new_cache(batch, total) if cache is None else cache

@@ -309,3 +309,14 @@ def test_cast_and_gradients_of_all() -> None:
 def test_a_block_without_forward() -> None:
     with pytest.raises(NotImplementedError, match="Block has no forward"):
         Block()(1)
+
+
+def test_a_parameter_is_not_replaced_by_values() -> None:
+    """`net.weight = array` would take the Parameter from the model, and its optimizer would go on with the old one."""
+    net = nn.Dense(2, in_units=3)
+    net.initialize()
+    for value in (nd.ones((2, 3)), np.ones((2, 3)), 1.0, "zeros"):
+        with pytest.raises(TypeError, match=r"Dense.weight is a Parameter and cannot become .*set_data.*test_block.py"):
+            net.weight = value
+    net.weight, net.bias = Parameter("weight", shape=(2, 3)), None
+    assert list(net.collect_params()) == ["weight"]

@@ -70,7 +70,7 @@ def test_softmax_cross_entropy_does_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("hybrid", [False, True])
-@pytest.mark.parametrize(("bad", "shown"), [(3, "3"), (-1, "-1"), (7, "7"), (float("nan"), "nan")])
+@pytest.mark.parametrize(("bad", "shown"), [(3, "3"), (-1, "-1"), (7, "7"), (float("nan"), "nan"), (1.5, "1.5")])
 def test_labels_out_of_range(hybrid: bool, bad: Any, shown: str) -> None:
     criterion = loss.SoftmaxCrossEntropyLoss()
     criterion.hybridize(hybrid)

@@ -177,6 +177,21 @@ def test_a_single_state_needs_no_list(rng: np.random.Generator) -> None:
     agree([cell(x[0], h[0])[0]], [cell(x[0], [h[0]])[0]])
 
 
+@pytest.mark.parametrize("hybrid", [False, True])
+@pytest.mark.parametrize(
+    ("bad", "text"), [(6, "6 at position 1 is out of range"), (-1, "-1 at position 1 is"), (1.5, "1.5 .* whole number")]
+)
+def test_lengths_out_of_range(hybrid: bool, bad: float, text: str) -> None:
+    layer = rnn.LSTM(4, layout="NTC", bidirectional=True)
+    layer.initialize()
+    layer.hybridize(hybrid)
+    x = nd.ones((3, 5, 2))
+    assert layer(x, sequence_length=nd.array([5.0, 0.0, 2.0])).shape == (3, 5, 8)
+    for call in (lambda lengths: layer(x, None, lengths), lambda lengths: layer(x, sequence_length=lengths)):
+        with pytest.raises(IndexError, match=f"LSTM: sequence_length {text}.* 0 .. 5 .test_rnn.py"):
+            call(nd.array([5.0, bad, 2.0]))
+
+
 def test_errors_say_what_was_expected() -> None:
     layer = rnn.LSTM(4, input_size=3)
     layer.initialize()

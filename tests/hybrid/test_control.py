@@ -392,6 +392,28 @@ def test_several_threads_in_one_loop(rng: np.random.Generator) -> None:
     assert not wrong
 
 
+def test_sizes_of_states_may_be_equal_by_a_guard_only(rng: np.random.Generator) -> None:
+    """A cell of one's own: states come out with the sizes of its inputs and weights, which have symbols of theirs."""
+    weight = floats(rng, 7, 4)
+
+    def cells(x: nd.NDArray, h: nd.NDArray) -> Any:
+        def body(row: nd.NDArray, state: nd.NDArray) -> tuple[nd.NDArray, nd.NDArray]:
+            state = nd.tanh(nd.concat([row, state], axis=1) @ weight)
+            return state * 2, state
+
+        return nd.foreach(body, x, h)
+
+    def either(x: nd.NDArray, y: nd.NDArray) -> nd.NDArray:
+        return nd.cond(x.sum() > 0, lambda: x * 2, lambda: y - 1)
+
+    compiled = check(cells, (floats(rng, 5, 2, 3), floats(rng, 2, 4)), [weight])
+    check(either, (floats(rng, 3, 4), floats(rng, 3, 4)))
+    x, h = floats(rng, 6, 8, 3), floats(rng, 8, 4)
+    assert np.allclose(compiled(x, h)[1].asnumpy(), cells(x, h)[1].asnumpy(), 1e-5, 1e-5)
+    with pytest.raises(ValueError, match="same shapes and dtypes"):
+        hybridize(either)(floats(rng, 3, 4), floats(rng, 3, 5))
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 def test_errors_are_for_the_user(rng: np.random.Generator) -> None:
     x, total = floats(rng, 3, 2), floats(rng, 2)

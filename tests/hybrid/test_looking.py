@@ -149,3 +149,11 @@ def test_a_kernel_is_replaced_by_one_that_computes_the_same(rng: np.random.Gener
     assert "by hand" in f.kernels(x)[-1].source and f.kernels(x)[-1].source.count("# tanh at") == 1
     assert np.array_equal(f(x).asnumpy(), before)
     assert np.allclose(f(array(rng, 3, 4)).asnumpy() / 3, 0, atol=1)
+
+
+@pytest.mark.parametrize("what", ["graph", "passes", "kernels", "memory"])
+def test_a_look_without_arguments_says_what_it_wants(what: str) -> None:
+    net = nn.HybridSequential(nn.Dense(2, in_units=3))
+    net.initialize()
+    with pytest.raises(TypeError, match=rf"{what} looks at a call of HybridSequential.*net.{what}\(x\).*test_looking"):
+        getattr(net, what)()

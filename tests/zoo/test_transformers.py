@@ -123,6 +123,8 @@ def test_drawn_texts(rng: np.random.Generator) -> None:
     for wrong in ({"count": 7}, {"count": 1, "temperature": -1}, {"count": 1, "top_k": -1}):
         with pytest.raises(ValueError, match=r"generate: .*test_transformers.py"):
             net.generate(tokens, **wrong)
+    with pytest.raises(ValueError, match=r"generate: tokens must be \(N, T\), got .*test_transformers.py"):
+        net.generate(tokens[0], 1)
 
 
 def test_bert_trains_alike_compiled(rng: np.random.Generator) -> None:

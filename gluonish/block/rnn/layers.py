@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from gluonish import nd
+from gluonish.block.indices import index_error
 from gluonish.block.nn.layer import Layer, positive
 from gluonish.block.parameter import Parameter
 from gluonish.block.tree import title
@@ -94,6 +95,13 @@ class _Recurrent(Layer):
         x = x.swapaxes(0, 1) if self.layout == "NTC" else x
         return x if states is None else (x, [nd.stack(list(ends), 0) for ends in zip(*last)])
 
+    def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
+        """Names the length that no row can have."""
+        if not isinstance(error, IndexError) or len(args) < 3 or not isinstance(args[2], NDArray):
+            return error
+        steps = args[0].shape[self.layout.index("T")]
+        return index_error(error, title(self), "sequence_length", args[2], steps + 1)
+
     def _run(self, x: NDArray, rest: list[Any]) -> tuple[Any, ...]:
         """One layer and direction: the outputs and the last states."""
         raise NotImplementedError
@@ -137,7 +145,8 @@ class LSTM(_Recurrent):
     end; outputs are joined. input_size: found from the first input if 0. Biases have no weight decay.
 
     Called with the inputs it gives the outputs; with states, `layer(x, [h, c])`, it gives (outputs, [h, c]). With
-    `sequence_length` (N,) the outputs behind a row's end are zero and its states are those at its end.
+    `sequence_length` (N,) the outputs behind a row's end are zero and its states are those at its end; IndexError for
+    a length outside 0 .. T. (Gluon's `use_sequence_length` is taken and not needed.)
 
     Parameters: for layer k and direction l (r for the second) `lk_i2h_weight` (4H, I), `lk_h2h_weight` (4H, H),
     `lk_i2h_bias` and `lk_h2h_bias` (4H,), in the order in, forget, cell, out.

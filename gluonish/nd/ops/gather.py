@@ -273,15 +273,15 @@ index_update_op: Op = register(
 
 
 # --- checking --------------------------------------------------------------------------------------------------------
-def _checked_forward(indices: np.ndarray, size: int) -> np.ndarray:
-    require_integers("indexing", indices)
-    check_indices("indexing", indices, size)
+def _checked_forward(indices: np.ndarray, size: int, what: str = "indexing") -> np.ndarray:
+    require_integers(what, indices)
+    check_indices(what, indices, size)
     wide = indices.astype(np.int64)
     return np.where(wide < 0, wide + size, wide)
 
 
-def _checked_rule(indices: Spec, size: SizeLike) -> Spec:
-    require_integers("indexing", indices)
+def _checked_rule(indices: Spec, size: SizeLike, what: str = "indexing") -> Spec:
+    require_integers(what, indices)
     return Spec(indices.shape, INDEX)
 
 
@@ -292,7 +292,7 @@ checked_index_op = register(
         _checked_forward,
         _checked_rule,
         promote=False,
-        doc="Indices counted from the start, as int64. Raises: IndexError for one outside [-size, size).",
+        doc="Indices counted from the start, int64. what: who asks. Raises: IndexError for one outside [-size, size).",
         sample=lambda rng: [
             Sample((rng.integers(-5, 5, (3, 4)),), {"size": 5}),
             Sample((np.array([0, 4, -1], np.int8),), {"size": 5}),

@@ -90,9 +90,9 @@ argsort_op: Op = register(
 
 # --- the k first -----------------------------------------------------------------------------------------------------
 def _top_rule(x: Spec, k: int, largest: bool) -> Spec:
-    _line_rule("argtopk", x)
+    _line_rule("topk", x)
     if k < 0 or k > x.shape[-1]:
-        raise refuse("argtopk", f"there are no {k} elements along the axis", x)
+        raise refuse("topk", f"there are no {k} elements along the axis", x)
     return Spec((*x.shape[:-1], k), INDEX)
 
 
