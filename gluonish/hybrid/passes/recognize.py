@@ -15,6 +15,7 @@ that something else reads too, leading dimensions that broadcast.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,6 +40,11 @@ class Found:
     scale: float
     chain: tuple[Node, ...]
 
+    def with_operands(self, now: Callable[[Node], Any]) -> Found:
+        """The same of what `now` gives for each operand."""
+        mask = None if self.mask is None else now(self.mask)
+        return replace(self, query=now(self.query), transposed=now(self.transposed), value=now(self.value), mask=mask)
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -62,9 +68,7 @@ def recognize(graph: Graph) -> Graph:
         if attention is None:
             new[id(node)] = with_inputs(node, inputs)
         else:
-            parts = (attention.query, attention.transposed, attention.value, attention.mask)
-            query, transposed, value, mask = (x if x is None else new.get(id(x), x) for x in parts)
-            now = replace(attention, query=query, transposed=transposed, value=value, mask=mask)
+            now = attention.with_operands(lambda x: new.get(id(x), x))
             new[id(node)] = apply(OPS["multiply"], fused(now, node.line), None, node.line)
         return new[id(node)]
 
