@@ -193,3 +193,16 @@ def test_products_that_a_guard_makes_equal_are_one_size(rng: np.random.Generator
     assert len(compiled.variants) == 1
     with pytest.raises(ValueError, match="reshape|shape|broadcast"):
         compiled(a, b[:2])
+
+
+def test_cubes_are_products(rng: np.random.Generator) -> None:
+    x = nd.array(np.concatenate([rng.standard_normal(9), [0.0, -0.0, np.inf, -np.inf, np.nan, 1e20, -1e-20]]))
+    for dtype in ("float32", "float64"):
+        graph = graph_of(lambda x: x**3, x.astype(dtype))
+        after = verify(recognize(graph))
+        assert names(after) == ["square", "multiply"]
+        values = {id(graph.inputs[0]): x.astype(dtype)._data}
+        before, now = computed(graph, values)[0], computed(after, values)[0]
+        assert np.allclose(before, now, 3e-7 if dtype == "float32" else 1e-15, 0, equal_nan=True)
+        assert np.array_equal(np.signbit(before[:-3]), np.signbit(now[:-3]))
+    assert names(recognize(graph_of(lambda x: x**3.5, x))) == ["power"]
