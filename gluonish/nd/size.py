@@ -43,6 +43,7 @@ class SizeScope:
 
     hints: dict[str, int] = field(default_factory=dict)
     equal: dict[str, SizeLike] = field(default_factory=dict)  # atoms that a guard ties to another size
+    zeros: list[Size] = field(default_factory=list)  # sums that a guard says are 0, without an atom to solve for
     guards: dict[tuple[str, str, str], Guard] = field(default_factory=dict)
 
     def symbol(self, hint: int) -> SizeLike:
@@ -75,6 +76,15 @@ class SizeScope:
             if not isinstance(rest, Size) or not any(name in atom for m in rest.terms for atom in m):
                 self.equal[name] = rest * -factor
                 return
+        if isinstance(nothing, Size):  # s0*s1 - s2*s3
+            self.zeros.append(nothing)
+
+    def is_zero(self, difference: Size) -> bool:
+        """Whether guards say that a tied sum of products is 0."""
+        for known in map(tied, self.zeros):
+            if isinstance(known, Size) and difference.terms in (known.terms, (known * -1).terms):
+                return True
+        return False
 
 
 class Size:
@@ -237,10 +247,11 @@ def same(left: SizeLike, right: SizeLike) -> bool:
         return True  # the common case
     if not (isinstance(left, Size) or isinstance(right, Size)):
         return bool(left == right)
-    if not (left if isinstance(left, Size) else right).scope.equal:  # type: ignore[union-attr]
+    scope = (left if isinstance(left, Size) else right).scope  # type: ignore[union-attr]
+    if not scope.equal and not scope.zeros:
         return False
     difference = tied(left - right)
-    return isinstance(difference, int) and difference == 0
+    return scope.is_zero(difference) if isinstance(difference, Size) else difference == 0
 
 
 def tied(size: SizeLike) -> SizeLike:
@@ -369,6 +380,8 @@ def _plain(value: Any) -> SizeLike:
 
 def _ask(left: SizeLike, relation: str, right: SizeLike) -> bool:
     difference = tied(left - right)
+    if isinstance(difference, Size) and difference.scope.is_zero(difference):
+        difference = 0
     if isinstance(difference, int):
         return {"==": difference == 0, "<": difference < 0, "<=": difference <= 0}[relation]
     a, b = hint(left), hint(right)

@@ -11,6 +11,7 @@ from gluonish.hybrid.graph import Graph
 from gluonish.hybrid.passes.batch_norm import fold_batch_norm
 from gluonish.hybrid.passes.layout import reuse_permuted, sink_permutes
 from gluonish.hybrid.passes.neighbours import join_axes
+from gluonish.hybrid.passes.recognize import recognize
 from gluonish.hybrid.passes.share import share_common
 from gluonish.hybrid.passes.simplify import simplify
 from gluonish.hybrid.passes.widen import widen
@@ -19,6 +20,7 @@ Pass = Callable[[Graph], Graph]
 
 PASSES: tuple[Pass, ...] = (
     simplify,
+    recognize,
     sink_permutes,
     simplify,
     share_common,
