@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes  # noqa: F401 (NumPy knows bfloat16 by name from then on)
 import numpy as np
 import pytest
 
