@@ -15,7 +15,7 @@ import math
 
 from gluonish.kernels.dots import SEEDED, group_of, size_of
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.tiling import ceil_div, round_up, tile_of
+from gluonish.kernels.tiling import ceil_div, tile_of
 
 Shapes = list[tuple[int, ...]]
 CHUNK = 128  # rows of groups of a panel in one tile of the pool
@@ -120,8 +120,3 @@ def group_rows_kernel(dtype: str, source: str) -> Kernel:
         return Plan((rows, k), ceil_div(rows, ROWS))
 
     return Kernel("group_rows", text, (), plan)
-
-
-def grouped_depth(k: int, dtype: str) -> int:
-    """K rounded up to whole groups."""
-    return round_up(k, group_of(dtype))
