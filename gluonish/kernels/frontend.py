@@ -35,6 +35,7 @@ _BUILTINS = {"range": range}
 _ARITHMETIC = frozenset(("fadd", "fsub", "fmul", "fdiv"))
 _I64 = ir.IntType(64)
 _DECLARED_PART = re.compile(r'^declare [^\n]*@"part\.[^\n]*\n', re.MULTILINE)
+_NODE, _PART_NODES = re.compile(r"!(\d+)\b"), 500000  # nodes of metadata; those of parts begin here
 _walks: dict[Any, str] = {}  # what kernels with the same source share, the latest last; under the lock of `compile.py`
 WALKS = 8
 
@@ -79,6 +80,7 @@ def _with_parts(kernel: Kernel, text: str, parts: dict[str, Part]) -> str:
         _add_flags(kernel, function)
     known = {line for line in text.splitlines() if line.startswith(("declare ", "@"))}
     made = "\n".join(line for line in str(module).splitlines() if line not in known)
+    made = _NODE.sub(lambda node: f"!{_PART_NODES + int(node[1])}", made)  # both modules count theirs from 0
     return _DECLARED_PART.sub("", text) + made
 
 

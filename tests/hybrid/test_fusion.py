@@ -237,3 +237,11 @@ def test_columns_that_need_the_ends_of_other_columns(rng: np.random.Generator) -
 
     for a, b in zip(f(labels), hybridize(f)(labels), strict=True):
         assert np.allclose(a.asnumpy(), b.asnumpy(), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("wave", [nd.sin, nd.cos, nd.tan], ids=["sin", "cos", "tan"])
+def test_functions_with_a_rare_path_join_products(wave: Any, rng: np.random.Generator) -> None:
+    a, b = (nd.NDArray(rng.uniform(-0.5, 0.5, shape).astype(np.float32)) for shape in ((7, 5), (5, 9)))
+    compiled = hybridize(lambda a, b: wave(a @ b))
+    np.testing.assert_allclose(compiled(a, b).asnumpy(), wave(a @ b).asnumpy(), atol=2e-6)
+    assert len(compiled.kernels(a, b)) == 2  # the packing and the product
