@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 SEED = int(os.environ.get("GLUONISH_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
+os.environ["GLUONISH_TEST_SEED"] = str(SEED)  # the processes that share the tests draw from the same one
 
 
 def pytest_configure(config: pytest.Config) -> None:

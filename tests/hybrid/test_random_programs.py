@@ -155,15 +155,20 @@ def test_programs_that_nobody_has_seen() -> None:
 
 
 def test_programs_on_large_arrays() -> None:
-    for n in range(8):
+    judged = 0
+    for n in range(16):
         program = draw(np.random.default_rng([1, n]), 4 + n % 8, f"draw([1, {n}])")
         if max(x.size for x in program.leaves(SEED, BIG).values()) > 300_000:
+            continue
+        if any(loop in str(program) for loop in ("foreach(", "while_loop(")):  # as many steps, each with its results
             continue
         try:
             found = verdict(program, SEED, BIG)
         except Skipped:
             continue
         assert not found, f"{found}\n{program}\ninputs of seed {SEED}"
+        judged += 1
+    assert judged >= 3
 
 
 @pytest.mark.slow
