@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from inspect import signature
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gluonish.block import tree
@@ -30,7 +29,7 @@ class HybridBlock(Block):
 
     _active = False
     _compiled: Any = None
-    _options: Mapping[str, Any] = MappingProxyType({})  # flags of `hybridize`
+    _options: tuple[tuple[str, Any], ...] = ()  # flags of `hybridize`; a dict would be compared at every call
 
     def hybridize(self, active: bool = True, **flags: Any) -> None:
         """Compiles later calls (or stops that), of this Block and of those below.
@@ -50,7 +49,7 @@ class HybridBlock(Block):
             options_of(own)
         self._active = bool(active)
         self._compiled = None
-        self._options = own
+        self._options = tuple(own.items())
         super().hybridize(active, **flags)
 
     @marks_calls
@@ -82,7 +81,7 @@ class HybridBlock(Block):
             from gluonish.hybrid import compile_function
             from gluonish.hybrid.options import options_of
 
-            compiled = compile_function(self._forward, type(self).__name__, options_of(self._options))
+            compiled = compile_function(self._forward, type(self).__name__, options_of(dict(self._options)))
             object.__setattr__(self, "_compiled", compiled)  # past the watch: no fact about the model changes
         return self._compiled
 

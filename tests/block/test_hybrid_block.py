@@ -244,3 +244,12 @@ def test_export_and_import(tmp_path: Path, rng: np.random.Generator) -> None:
     net.load_parameters(tmp_path / "p", allow_missing=True)
     with pytest.raises(FileNotFoundError):
         gl.SymbolBlock.imports(tmp_path / "nothing")
+
+
+def test_a_call_compares_no_containers() -> None:
+    net = nn.HybridSequential(nn.Dense(4, activation="relu"), nn.HybridSequential(nn.Dense(3)))
+    net.initialize()
+    for flags in ({}, {"remat": True}):
+        net.hybridize(**flags)
+        net(nd.ones((2, 3)))
+        assert not net._compiled.variants[0].reads.volatile
