@@ -90,7 +90,7 @@ def _gluonish_whole_step(sizes: Sizes) -> Side:
 def _step_of_gluonish(sizes: Sizes, whole: bool) -> Side:
     import gluonish as gl
 
-    x, labels = map(gl.nd.array, _data(sizes))
+    (x, labels), batch = map(gl.nd.array, _data(sizes)), sizes["batch"]
 
     def make_step() -> Any:
         net, criterion = _gluonish_net(sizes), gl.loss.SoftmaxCrossEntropyLoss()
@@ -101,7 +101,7 @@ def _step_of_gluonish(sizes: Sizes, whole: bool) -> Side:
             with gl.autograd.record():
                 losses = criterion(net(x), labels)
             losses.backward()
-            trainer.step(sizes["batch"])
+            trainer.step(batch)
 
         return gl.hybridize(step) if whole else step, lambda: list(net.collect_params().values())
 
