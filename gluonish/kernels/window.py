@@ -299,10 +299,11 @@ def _panels_of_block(walk: Walk, tile: Tile) -> int:
 
 def _ahead_shift(walk: Walk, tile: Tile) -> int:
     """Bytes from a pixel to its last tap: what is there for a block of pixels, no block before has read. -1 if the
-    output's rows do not follow each other."""
-    if len(walk.phases) != 1 or walk.phases[0].y_step != walk.phases[0].width * walk.phases[0].x_step:
+    output's rows do not follow each other, or nothing is read."""
+    phase, *others = walk.phases or (None,)
+    if phase is None or others or not phase.units or phase.y_step != phase.width * phase.x_step:
         return -1
-    last = walk.phases[0].units[-1]
+    last = phase.units[-1]
     return max(0, (last.y * walk.width + last.x) * walk.depth * walk.groups * tile.size)
 
 

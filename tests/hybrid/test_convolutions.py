@@ -89,3 +89,13 @@ def test_each_convolution_of_a_residual_net_is_computed_once(rng: np.random.Gene
     net.hybridize()
     np.testing.assert_allclose(net(x).asnumpy(), eager, 1e-4, 1e-4)
     assert [step.name for step in net.kernels(x)].count("convolution") == 5
+
+
+def test_an_image_that_no_window_sees_has_a_gradient_of_zeros(rng: np.random.Generator) -> None:
+    x, weight = (nd.array(rng.standard_normal(shape).astype(np.float32)) for shape in ((2, 8, 1, 1), (3, 8, 1, 1)))
+    x.attach_grad()
+    compiled = hybridize(lambda x: nd.convolution(x, weight, stride=2, pad=1))  # windows at -1 and 1: only padding
+    with autograd.record():
+        y = compiled(x)
+    y.backward()
+    assert y.shape == (2, 3, 2, 2) and not y.asnumpy().any() and not x.grad.asnumpy().any()
