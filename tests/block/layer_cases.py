@@ -82,6 +82,10 @@ def layer_norm(x: np.ndarray, p: Arrays) -> np.ndarray:
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5) * p["gamma"] + p["beta"]
 
 
+def rms_norm(x: np.ndarray, p: Arrays) -> np.ndarray:
+    return x / np.sqrt((x * x).mean(1, keepdims=True) + 1e-5) * p["gamma"][:, None]
+
+
 def attention(x: np.ndarray, p: Arrays, heads: int, causal: bool = False) -> np.ndarray:
     q, k, v = (x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0) for name in ("query", "key", "value"))
     out = np.zeros_like(q)
@@ -173,6 +177,7 @@ CASES = [
         True,
     ),
     Case("layer norm", lambda: nn.LayerNorm(), (3, 4, 5), layer_norm),
+    Case("rms norm", lambda: nn.RMSNorm(axis=1), (3, 4, 5), rms_norm),
     Case("attention", lambda: nn.MultiHeadAttention(6, 2), (3, 4, 5), lambda x, p: attention(x, p, 2)),
     Case(
         "attention causal",

@@ -318,6 +318,7 @@ def test_unknown_keyword() -> None:
         (nn.BatchNorm(axis=2, in_channels=3), (2, 4), "BatchNorm expects 3 channels in dimension 2"),
         (nn.LayerNorm(in_channels=3), (2, 4), "LayerNorm expects size 3 in dimension -1"),
         (nn.Conv2D(4, 3, groups=2), (1, 3, 5, 5), "a multiple of 2"),
+        (nn.RMSNorm(in_channels=3), (2, 4), "RMSNorm expects size 3 in dimension -1"),
         (nn.Dense(4, flatten=False), (3,), "at least 2 dimensions"),
         (nn.Conv1D(4, 3), (1, 3, 5, 5), r"Conv1D expects signals \(N, C, L\) but got \(1, 3, 5, 5\)"),
         (nn.Conv3D(4, 3), (1, 3, 2, 5, 5), "no window of depth 3 with stride 1, padding 0 and dilation 1 fits"),

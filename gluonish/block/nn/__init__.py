@@ -16,7 +16,7 @@ from gluonish.block.nn.containers import (
 from gluonish.block.nn.convolution import Conv1D, Conv1DTranspose, Conv2D, Conv2DTranspose, Conv3D
 from gluonish.block.nn.dense import Dense, Dropout, Embedding, Flatten
 from gluonish.block.nn.group_normalization import GroupNorm, InstanceNorm
-from gluonish.block.nn.normalization import BatchNorm, LayerNorm
+from gluonish.block.nn.normalization import BatchNorm, LayerNorm, RMSNorm
 from gluonish.block.nn.pooling import (
     AvgPool1D,
     AvgPool2D,
@@ -72,6 +72,7 @@ __all__ = [
     "MaxPool2D",
     "MaxPool3D",
     "MultiHeadAttention",
+    "RMSNorm",
     "ReflectionPad2D",
     "Sequential",
     "SymbolBlock",

@@ -1,4 +1,4 @@
-"""BatchNorm and LayerNorm."""
+"""BatchNorm, LayerNorm and RMSNorm."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from gluonish.block.nn.layer import Layer, positive
 from gluonish.block.parameter import Parameter
 from gluonish.nd import NDArray
 from gluonish.nd.dispatch import state
+from gluonish.nd.dtypes import is_half
 from gluonish.nd.errors import user_line
 
 
@@ -117,21 +118,42 @@ class ScaledNorm(Layer):
         shape = (positive(name, "in_channels", in_channels, 0),)
         more: dict[str, Any] = {"shape": shape, "dtype": dtype, "wd_mult": 0.0}
         self.gamma = Parameter("gamma", init=gamma, differentiable=scale, **more)
-        self.beta = Parameter("beta", init=beta, differentiable=center, **more)
+        self.beta = None if beta is None else Parameter("beta", init=beta, differentiable=center, **more)
 
     def _scaled(self, x: NDArray, axis: int) -> NDArray:
         """x * gamma + beta, with the channels in dimension `axis`."""
-        gamma, beta = (self.fitted(p, (x.shape[axis],), x) for p in (self.gamma, self.beta))
         wide = tuple(-1 if i == axis else 1 for i in range(x.ndim))  # (1, C, 1, 1)
+        shape = (x.shape[axis],)
+        gamma = self.fitted(self.gamma, shape, x)
+        beta = None if self.beta is None else self.fitted(self.beta, shape, x)
         if self.scale:
             x = x * gamma.reshape(wide)
-        return x + beta.reshape(wide) if self.center else x
+        return x + beta.reshape(wide) if self.center and beta is not None else x
 
     def _normalised(self, x: NDArray, axes: tuple[int, ...]) -> NDArray:
         return nd.normalize(x, axes=axes, epsilon=self.epsilon)
 
 
-class LayerNorm(ScaledNorm):
+class _RowNorm(ScaledNorm):
+    """What norms over one dimension, which has the scales too, have in common."""
+
+    axis: int
+
+    def forward(self, x: NDArray) -> NDArray:
+        """See the class."""
+        if not -x.ndim <= self.axis < x.ndim:
+            raise self.misfit(x)
+        axis = self.axis % x.ndim
+        return self._scaled(self._normalised(x, (axis,)), axis)
+
+    def _expects(self) -> str:
+        return f"size {self.gamma.shape[0] or 'C'} in dimension {self.axis}"
+
+    def _describe(self) -> str:
+        return f"{self.gamma.shape[0] or '?'}" + (f", axis={self.axis}" if self.axis != -1 else "")
+
+
+class LayerNorm(_RowNorm):
     """Each row normalised over one dimension: (x - mean) / sqrt(var + epsilon) * gamma + beta.
 
     axis: the dimension. center, scale: whether to train and apply beta, gamma. No weight decay (wd_mult 0).
@@ -156,15 +178,34 @@ class LayerNorm(ScaledNorm):
         self.axis = axis
         self._make(epsilon, center, scale, beta_initializer, gamma_initializer, in_channels, dtype)
 
-    def forward(self, x: NDArray) -> NDArray:
-        """See the class."""
-        if not -x.ndim <= self.axis < x.ndim:
-            raise self.misfit(x)
-        axis = self.axis % x.ndim
-        return self._scaled(self._normalised(x, (axis,)), axis)
 
-    def _expects(self) -> str:
-        return f"size {self.gamma.shape[0] or 'C'} in dimension {self.axis}"
+class RMSNorm(_RowNorm):
+    """Each row divided by its root mean square over one dimension: x / sqrt(mean(x^2) + epsilon) * gamma.
 
-    def _describe(self) -> str:
-        return f"{self.gamma.shape[0] or '?'}" + (f", axis={self.axis}" if self.axis != -1 else "")
+    axis: the dimension. scale: whether to train and apply gamma, which has no weight decay (wd_mult 0).
+
+    Shapes: (..., C) -> the same; gamma (C,).
+
+    >>> from gluonish import nd, nn
+    >>> layer = nn.RMSNorm(epsilon=0); layer.initialize(); layer(nd.array([[1.0, 7.0]])).tolist()  # the root of 25
+    [[0.20000000298023224, 1.399999976158142]]
+
+    Raises: ValueError for an input with another size there, TypeError for another dtype.
+    Source: Zhang & Sennrich, "Root mean square layer normalization", NeurIPS 2019.
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        epsilon: float = 1e-5,
+        scale: bool = True,
+        gamma_initializer: Any = "ones",
+        in_channels: int = 0,
+        dtype: Any = "float32",
+    ) -> None:
+        self.axis = axis
+        self._make(epsilon, False, scale, None, gamma_initializer, in_channels, dtype)
+
+    def _normalised(self, x: NDArray, axes: tuple[int, ...]) -> NDArray:
+        wide = x.astype("float32") if is_half(x.dtype) else x  # squares of half-width floats soon overflow
+        return (wide * nd.rsqrt(nd.mean(nd.square(wide), axes, True) + self.epsilon)).astype(x.dtype)

@@ -345,44 +345,27 @@ attention_statistics_op: Op = register(
 )
 
 
-_QUERY, _KEY, _VALUE = map(_gradient_rule, range(3))
-attention_query_gradient_op: Op = register(
-    Op(
-        "attention_query_gradient",
-        "attention",
-        quiet(_gradient_forward(_QUERY, 0)),
-        _QUERY,
-        _gradient_vjp(0),
-        promote=False,
-        doc="The gradient of an attention with respect to its query.",
-        sample=_gradient_sample,
+def _gradient_op(name: str, position: int, of: str) -> Op:
+    rule = _gradient_rule(position)
+    return register(
+        Op(
+            name,
+            "attention",
+            quiet(_gradient_forward(rule, position)),
+            rule,
+            _gradient_vjp(position),
+            promote=False,
+            doc=f"The gradient of an attention with respect to its {of}.",
+            sample=_gradient_sample,
+        )
     )
+
+
+_GRADIENTS = (
+    _gradient_op("attention_query_gradient", 0, "query"),
+    _gradient_op("attention_key_gradient", 1, "key"),
+    _gradient_op("attention_value_gradient", 2, "value"),
 )
-attention_key_gradient_op: Op = register(
-    Op(
-        "attention_key_gradient",
-        "attention",
-        quiet(_gradient_forward(_KEY, 1)),
-        _KEY,
-        _gradient_vjp(1),
-        promote=False,
-        doc="The gradient of an attention with respect to its key.",
-        sample=_gradient_sample,
-    )
-)
-attention_value_gradient_op: Op = register(
-    Op(
-        "attention_value_gradient",
-        "attention",
-        quiet(_gradient_forward(_VALUE, 2)),
-        _VALUE,
-        _gradient_vjp(2),
-        promote=False,
-        doc="The gradient of an attention with respect to its value.",
-        sample=_gradient_sample,
-    )
-)
-_GRADIENTS = (attention_query_gradient_op, attention_key_gradient_op, attention_value_gradient_op)
 GRADIENTS = tuple(op.name for op in _GRADIENTS)
 
 
