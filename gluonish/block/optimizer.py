@@ -1,7 +1,7 @@
 """Optimizers: how a weight changes, given its gradient and its states. Pure functions written with ops.
 
 An optimizer holds hyperparameters only. The Trainer keeps the states, counts the updates, and compiles
-`update` for all parameters into one program; what changes from step to step comes as arrays, so nothing recompiles.
+`update` for all parameters into one program. Numbers come to it as arrays, so a new value compiles nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ New = tuple[NDArray, tuple[NDArray, ...]]  # the new weight and the new states
 
 
 class Optimizer:
-    """Base of optimizers; a subclass writes `update` and names its states.
+    """Base of optimizers; a subclass writes `update`, and names its states and its numbers.
 
     learning_rate: the step size, or that of the scheduler. wd: weight decay, times each Parameter's wd_mult.
     lr_scheduler: a function of the number of updates. clip_gradient: limits each element of the rescaled gradient to
@@ -72,30 +72,35 @@ class Optimizer:
         """The same as assigning `learning_rate`."""
         self.learning_rate = rate
 
+    def numbers(self) -> dict[str, float]:
+        """What `update` reads by name, besides lr and correction; a number that is not there is not used.
+
+        A new value compiles nothing; another set of names does, and so does any other attribute that changes.
+        """
+        used = {"wd": self.wd} if self.wd else {}
+        return used if self.clip_gradient is None else {**used, "clip_gradient": self.clip_gradient}
+
     def settings(self) -> tuple[Any, ...]:
-        """The hyperparameters that a compiled update has taken in."""
-        return tuple(
-            (k, v) for k, v in vars(self).items() if k not in (*self._running, "lr_scheduler", "wd", "rescale_grad")
-        )
+        """What a compiled update has taken in."""
+        numbers = self.numbers()
+        left = (*self._running, *numbers, "lr_scheduler", "wd", "rescale_grad")
+        return tuple(numbers), tuple((k, v) for k, v in vars(self).items() if k not in left)
 
     def correction(self, count: int) -> float:
         """A factor on the learning rate at a weight's update number `count`."""
         return 1.0
 
-    def update(
-        self,
-        weight: NDArray,
-        grad: NDArray,
-        states: tuple[NDArray, ...],
-        lr: NDArray,
-        wd: NDArray | None,
-        correction: NDArray,
-    ) -> New:
-        """The new weight and states. grad is rescaled and clipped; lr, wd and correction are arrays of one element."""
+    def update(self, weight: NDArray, grad: NDArray, states: tuple[NDArray, ...], now: Any) -> New:
+        """The new weight and states.
+
+        grad: rescaled and clipped. now: the numbers of this update as arrays of one element: `now.lr`,
+        `now.correction`, `now.wd` (None without weight decay), and those that `numbers` names.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no update")
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.settings())})"
+        shown = (f"{k}={v!r}" for k, v in vars(self).items() if k not in self._running)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def register(cls: type[Optimizer]) -> type[Optimizer]:
@@ -158,13 +163,17 @@ class SGD(Optimizer):
         """One array, `momentum`, unless momentum is 0."""
         return ("momentum",) if self.momentum else ()
 
-    def update(self, weight: Any, grad: Any, states: Any, lr: Any, wd: Any, correction: Any) -> New:
+    def numbers(self) -> dict[str, float]:
+        """See Optimizer."""
+        return {**super().numbers(), "momentum": self.momentum} if self.momentum else super().numbers()
+
+    def update(self, weight: Any, grad: Any, states: Any, now: Any) -> New:
         """See the class."""
-        change = (grad if wd is None else grad + weight * wd) * lr
+        change = (grad if now.wd is None else grad + weight * now.wd) * now.lr
         if not states:
             return weight - change, ()
-        momentum = states[0] * self.momentum - change
-        ahead = momentum * self.momentum - change if self.nesterov else momentum
+        momentum = states[0] * now.momentum - change
+        ahead = momentum * now.momentum - change if self.nesterov else momentum
         return weight + ahead, (momentum,)
 
 
@@ -203,14 +212,19 @@ class Adam(Optimizer):
         """sqrt(1 - beta2^t) / (1 - beta1^t)."""
         return math.sqrt(1 - self.beta2**count) / (1 - self.beta1**count)
 
-    def update(self, weight: Any, grad: Any, states: Any, lr: Any, wd: Any, correction: Any) -> New:
-        """See the class."""
-        return self._step(weight, grad if wd is None else grad + weight * wd, states, lr * correction)
+    def numbers(self) -> dict[str, float]:
+        """See Optimizer; rest1 and rest2 are 1 - beta1 and 1 - beta2, before either is rounded to float32."""
+        rest = {"rest1": 1 - self.beta1, "rest2": 1 - self.beta2}
+        return {**super().numbers(), "beta1": self.beta1, "beta2": self.beta2, **rest, "epsilon": self.epsilon}
 
-    def _step(self, weight: Any, grad: Any, states: Any, rate: Any) -> New:
-        mean = states[0] * self.beta1 + grad * (1 - self.beta1)
-        variance = states[1] * self.beta2 + nd.square(grad) * (1 - self.beta2)
-        return weight - mean / (nd.sqrt(variance) + self.epsilon) * rate, (mean, variance)
+    def update(self, weight: Any, grad: Any, states: Any, now: Any) -> New:
+        """See the class."""
+        return self._step(weight, grad if now.wd is None else grad + weight * now.wd, states, now)
+
+    def _step(self, weight: Any, grad: Any, states: Any, now: Any) -> New:
+        mean = states[0] * now.beta1 + grad * now.rest1
+        variance = states[1] * now.beta2 + nd.square(grad) * now.rest2
+        return weight - mean / (nd.sqrt(variance) + now.epsilon) * (now.lr * now.correction), (mean, variance)
 
 
 @register
@@ -220,7 +234,7 @@ class AdamW(Adam):
     Source: Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019.
     """
 
-    def update(self, weight: Any, grad: Any, states: Any, lr: Any, wd: Any, correction: Any) -> New:
+    def update(self, weight: Any, grad: Any, states: Any, now: Any) -> New:
         """See the class."""
-        new, states = self._step(weight, grad, states, lr * correction)
-        return (new if wd is None else new - weight * (lr * wd)), states
+        new, states = self._step(weight, grad, states, now)
+        return (new if now.wd is None else new - weight * (now.lr * now.wd)), states

@@ -1,14 +1,15 @@
 """Trainer: applies an optimizer to a set of Parameters.
 
 All Parameters are updated by one function of their gradients and a few numbers, compiled once. It captures weights and
-states and writes them in place. Learning rate, weight decay and the like come in as an array, so a new value compiles
-nothing; a changed hyperparameter, lr_mult or grad_req makes a new function.
+states and writes them in place. Learning rate, momentum and all such numbers come in as an array, so a new value
+compiles nothing; a momentum where there was none, another lr_mult or grad_req makes a new function.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,9 +34,10 @@ class Plan:
         self.states = [trainer.states_of(i) for i in places]
         self.optimizer = trainer.optimizer
         dtype = self.parameters[0].dtype
-        self.numbers = np.zeros(4, np.float64 if dtype == np.float64 else np.float32)  # lr, wd, rescale, correction
+        self.names = ("lr", "rescale", "correction", *self.optimizer.numbers())
+        self.numbers = np.zeros(len(self.names), np.float64 if dtype == np.float64 else np.float32)
         self.array = NDArray(self.numbers)
-        self.decays = self.optimizer.wd != 0
+        self.look_again()
         from gluonish.hybrid import compile_function  # here, for it loads what eager programs do without
 
         self.run: Any = compile_function(self.update, name="Trainer.step")
@@ -47,21 +49,35 @@ class Plan:
                 return False
         return True
 
+    def look_again(self) -> None:
+        """Fills in the optimizer's own numbers, which stay from step to step."""
+        self.numbers[3:] = list(self.optimizer.numbers().values())
+
     def update(self, *arrays: NDArray) -> None:
         """Writes new weights and states. The arrays are the gradients, then the numbers."""
         *grads, numbers = arrays
-        lr, wd, rescale, correction = (numbers[i] for i in range(4))
-        clip = self.optimizer.clip_gradient
+        named = {"wd": None, "clip_gradient": None, **{name: numbers[i] for i, name in enumerate(self.names)}}
+        clip = named["clip_gradient"]
         for p, grad, states in zip(self.parameters, grads, self.states):
-            grad = grad * rescale
+            grad = grad * named["rescale"]
             if clip is not None:
                 grad = grad.clip(-clip, clip)
-            decay = None if not self.decays or p.wd_mult == 0 else wd if p.wd_mult == 1 else wd * p.wd_mult
-            rate = lr if p.lr_mult == 1 else lr * p.lr_mult
-            new, new_states = self.optimizer.update(p, grad, states, rate, decay, correction)
+            new, new_states = self.optimizer.update(p, grad, states, _numbers_of(p, named))
             p[:] = new
             for old, value in zip(states, new_states):
                 old[:] = value
+
+
+def _numbers_of(p: Parameter, named: dict[str, Any]) -> SimpleNamespace:
+    """The numbers as a Parameter sees them, with its factors."""
+    now = SimpleNamespace(**named)
+    if p.lr_mult != 1:
+        now.lr = now.lr * p.lr_mult
+    if p.wd_mult == 0:
+        now.wd = None
+    elif now.wd is not None and p.wd_mult != 1:
+        now.wd = now.wd * p.wd_mult
+    return now
 
 
 class Trainer:
@@ -165,13 +181,12 @@ class Trainer:
         self.finish(plan)
 
     def prepare(self, plan: Plan, rescale: float) -> None:
-        """Fills in the numbers of the next update."""
+        """Fills in the numbers that belong to the next update alone."""
         optimizer, numbers = self.optimizer, plan.numbers
         count = self.counts[plan.places[0]] + 1
         if count > optimizer.num_update:
             optimizer.num_update = count
-        numbers[0], numbers[1] = optimizer.learning_rate, optimizer.wd
-        numbers[2], numbers[3] = rescale, optimizer.correction(count)
+        numbers[0], numbers[1], numbers[2] = optimizer.learning_rate, rescale, optimizer.correction(count)
         plan.array._version[0] += 1
 
     def finish(self, plan: Plan) -> None:
@@ -190,10 +205,12 @@ class Trainer:
         self._changes = attributes.changes()
         self.active = [i for i, p in enumerate(self.parameters) if p.grad_req != "null"]
         factors = [(p.lr_mult, p.wd_mult, p.dtype, id(p._grad)) for p in self.parameters]
-        settings = (self.optimizer.settings(), self.optimizer.wd != 0, factors)
+        settings = (self.optimizer.settings(), factors)
         if settings != self.settings:
             self.settings = settings
             self._plans.clear()
+        for plan in self._plans.values():
+            plan.look_again()
         self._whole = self._together()
 
     def _together(self) -> Plan | None:

@@ -1,8 +1,8 @@
 """Trainer.step inside a compiled function: the update becomes part of its program.
 
 Weights and states are written by the program. What Python does at each step stays in Python: counting updates, asking
-the scheduler, filling in learning rate, weight decay and factors, which the program reads from an array. So a new
-learning rate traces nothing; a changed hyperparameter, lr_mult or grad_req does.
+the scheduler, filling in learning rate, momentum and the like, which the program reads from an array. So a new value
+traces nothing; a momentum where there was none, another lr_mult or grad_req does.
 """
 
 from __future__ import annotations

@@ -92,15 +92,25 @@ def test_as_in_eager_mode(make: Any, optimizer: str, options: dict[str, Any], rn
     assert len(step.variants) == 1 and "slower" not in step.explain()
 
 
-def test_a_learning_rate_traces_nothing_and_a_momentum_does(rng: np.random.Generator) -> None:
+def test_new_numbers_trace_nothing(rng: np.random.Generator) -> None:
     def rates(training: Training, number: int) -> None:
         training.trainer.set_learning_rate(0.3 / (1 + number))
 
-    def momenta(training: Training, number: int) -> None:
-        training.trainer.optimizer.momentum = 0.5 if number < 3 else 0.9
+    def numbers(training: Training, number: int) -> None:
+        optimizer = training.trainer.optimizer
+        for name in ("wd", "clip_gradient", "momentum", "beta1", "beta2", "epsilon"):
+            if getattr(optimizer, name, None):
+                setattr(optimizer, name, getattr(optimizer, name) * 0.8)
+
+    def momentum(training: Training, number: int) -> None:
+        training.trainer.optimizer.momentum = 0.5 if number < 3 else 0.0
 
     assert len(compare(dense, "sgd", {"momentum": 0.5}, rates, rng).variants) == 1
-    assert len(compare(dense, "sgd", {"momentum": 0.5}, momenta, rng).variants) == 2
+    for options in ({"momentum": 0.5}, {"momentum": 0.5, "nesterov": True, "wd": 0.1, "clip_gradient": 0.02}):
+        assert len(compare(dense, "sgd", options, numbers, rng).variants) == 1
+    for optimizer in ("adam", "adamw"):
+        assert len(compare(dense, optimizer, {"wd": 0.1, "epsilon": 1e-3}, numbers, rng).variants) == 1
+    assert len(compare(dense, "sgd", {"momentum": 0.5}, momentum, rng).variants) == 2  # its arrays are gone
 
 
 def test_schedulers_are_asked_at_each_step(rng: np.random.Generator) -> None:
