@@ -419,7 +419,7 @@ def _epilogue_operand(x: Node, node: Node, last: Node) -> bool:
         return False
     if same_shape(x.shape, node.shape):
         return True
-    ones = all(isinstance(s, int) and s == 1 for s in x.shape[:-1])
+    ones = all(same(s, 1) for s in x.shape[:-1])
     return ones and (not x.shape or same(x.shape[-1], node.shape[-1]) or same(x.shape[-1], 1))
 
 

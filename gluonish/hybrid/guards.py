@@ -97,7 +97,7 @@ def _rows(i: int, argument: Argument) -> list[str]:
     for axis, size in enumerate(argument.shape):
         name = f"k{i}_{axis}" if isinstance(size, int) else str(size)
         parts.append(name)
-        tests.append(f"{name} != {size}" if isinstance(size, int) else f"{name} <= 1")
+        tests.append(f"{name} != {size}" if isinstance(size, int) else f"{name} == 0")
     if parts:
         rows.append(f"{', '.join(parts)}, = t{i}")
         rows.append(f"if {' or '.join(tests)}: return None")

@@ -167,7 +167,7 @@ class _Lowering:
         for axes in groups:
             first = True
             for axis in axes:
-                if isinstance(domain[axis], int) and domain[axis] == 1:
+                if same(domain[axis], 1):
                     continue
                 if not first and moves[-1] == patterns[axis]:
                     dims[-1] = dims[-1] * domain[axis]
@@ -255,7 +255,7 @@ class _Lowering:
         inner = range(rank - depth, rank)
         while True:
             found = self._collapsed([outer, inner])
-            tail = [a for a in inner if not (isinstance(group.domain[a], int) and group.domain[a] == 1)]
+            tail = [a for a in inner if not same(group.domain[a], 1)]
             if len({self._pattern(a) for a in tail}) <= 1:
                 break
             self._spread([*([a] for a in outer), inner])
@@ -287,7 +287,7 @@ class _Lowering:
         parts = (
             [range(axes[0]), range(axes[0], axes[-1] + 1), range(axes[-1] + 1, rank)] if axes else [range(rank), (), ()]
         )
-        wide = any(not (isinstance(group.domain[a], int) and group.domain[a] == 1) for a in parts[2])
+        wide = any(not same(group.domain[a], 1) for a in parts[2])
         dims, moves = self._widened(parts)
         if not wide:
             dims, moves = dims[:2], moves[:2]
@@ -334,7 +334,7 @@ def _is_full(node: Node, group: Group) -> bool:
 
 def _moves(x: Node, domain: Shape, axis: int) -> bool:
     place = axis - (len(domain) - len(x.shape))
-    return place >= 0 and not (isinstance(x.shape[place], int) and x.shape[place] == 1 and not same(domain[axis], 1))
+    return place >= 0 and not (same(x.shape[place], 1) and not same(domain[axis], 1))
 
 
 def _text_of(line: Line | Fold | Pick) -> str:

@@ -89,7 +89,7 @@ def _merged(
     """
     out: list[tuple[SizeLike, SizeLike, SizeLike]] = []
     for d, s, t in zip(dims, a, b):
-        if isinstance(d, int) and d == 1:
+        if same(d, 1):
             continue
         if out and same(out[-1][1], s * d) and same(out[-1][2], t * d):
             out[-1] = (out[-1][0] * d, s, t)

@@ -11,13 +11,14 @@ from gluonish.kernels import moves, scan
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES
 from gluonish.nd.ops.scan import SCANS
+from gluonish.nd.size import same
 
 
 def _scan(node: Node) -> list[Step] | None:
     assert node.op is not None
     combine, axis, reverse = SCANS[node.op.name], node.attrs["axis"], node.attrs["reverse"]
     code = CODES[node.dtype.name]
-    if any(not (isinstance(size, int) and size == 1) for size in node.shape[axis + 1 :]):
+    if any(not same(size, 1) for size in node.shape[axis + 1 :]):
         return [simple(scan.column_scan_kernel(code, combine, reverse, axis), node.parents, node)]
     if combine == "linear":
         return [_row_step(scan.row_recurrence_kernel(code, reverse), node.parents, node, axis)]

@@ -117,8 +117,8 @@ class Trace:
             return self._composed(op, stand_ins, attrs)
         nodes = _in_range(op, [x._data if isinstance(x, NDArray) else x for x in stand_ins])
         shape, dtype = op.rule(*[x.spec if isinstance(x, Node) else x for x in nodes], **attrs)
-        # what a computed size of 0 or 1 broadcasts to depends on it: it becomes a number, and a guard
-        spec = Spec(tuple(int(s) if hint(s) <= 1 else s for s in shape), dtype)
+        # nothing is computed of an empty array: a computed size of 0 becomes a number, and a guard
+        spec = Spec(tuple(int(s) if hint(s) == 0 else s for s in shape), dtype)
         out = NDArray(Node("op", spec, op, nodes, attrs, self.origin()))
         self.log.append((op, out._data))
         if dispatch.state.recording:

@@ -126,7 +126,7 @@ class Variant:
             for axis, (size, expected) in enumerate(zip(x.shape, argument.shape)):
                 if isinstance(expected, int) and size != expected:
                     return f"size {size} of argument {i}, dimension {axis}, was {expected}"
-                if not isinstance(expected, int) and size <= 1:
+                if not isinstance(expected, int) and size == 0:
                     return f"size {size} of argument {i}, dimension {axis}"
                 symbols[str(expected)] = size
         sizes = [symbols[s] for s in self.symbols]

@@ -271,7 +271,7 @@ def sum_to(x: Array, shape: tuple[Any, ...]) -> Array:
     """x summed over the dimensions that broadcasting had added or stretched from `shape`."""
     lead = x.ndim - len(shape)
     sizes = enumerate(shape, lead)
-    stretched = [i for i, s in sizes if isinstance(s, int) and s == 1 and not same(x.shape[i], 1)]
+    stretched = [i for i, s in sizes if same(s, 1) and not same(x.shape[i], 1)]
     if stretched or lead:
         x = sum_op(x, axes=(*range(lead), *stretched), keepdims=True)
     return reshape_op(x, shape=tuple(shape)) if lead else x

@@ -37,7 +37,7 @@ from gluonish.nd.ops.move import (
     place_op,
     reshape_op,
 )
-from gluonish.nd.size import product, same
+from gluonish.nd.size import product, same, stretches
 
 Array = NDArray
 _EVERYTHING = slice(None)
@@ -269,7 +269,7 @@ def _lines(name: str, x: Any, indices: Any, axis: int) -> tuple[Array, Array, in
     axis = normal_axis(name, axis, x.ndim)
     if indices.ndim != x.ndim:
         raise ValueError(f"{name}: indices must have {x.ndim} dimensions, got {indices.spec} ({user_line()})")
-    shape = [a if isinstance(b, int) and b == 1 else b for a, b in zip(x.shape, indices.shape)]
+    shape = [a if stretches(b, a) else b for a, b in zip(x.shape, indices.shape)]
     x, indices = (
         _stretched(z, tuple(z.shape[i] if i == axis else size for i, size in enumerate(shape))) for z in (x, indices)
     )

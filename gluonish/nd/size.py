@@ -3,7 +3,8 @@
 A `Size` is a polynomial with integer coefficients over the sizes of the traced inputs; it also knows the value it had
 in the trace (its hint). Arithmetic stays symbolic, so one trace serves every batch size. Whatever forces a size to be
 a plain number (`range(n)`, `if n > 3:`) is answered from the hint and noted as a guard: the trace is then valid only
-for sizes that give the same answer. Sizes 0 and 1 are never symbolic, since broadcasting depends on them.
+for sizes that give the same answer. A size of 1 is symbolic, too: only where something broadcasts because of it does
+that become a guard. 0 always is a plain number.
 
 Deliberately not here: solving or bounding (no answer is ever guessed beyond exact cancellation).
 """
@@ -47,8 +48,8 @@ class SizeScope:
     guards: dict[tuple[str, str, str], Guard] = field(default_factory=dict)
 
     def symbol(self, hint: int) -> SizeLike:
-        """A new symbol for an input dimension; 0 and 1 stay plain numbers."""
-        if hint <= 1:
+        """A new symbol for an input dimension; 0 stays a plain number."""
+        if hint == 0:
             return hint
         name = f"s{len(self.hints)}"
         self.hints[name] = hint
@@ -269,6 +270,16 @@ def tied(size: SizeLike) -> SizeLike:
             out = out + part
         size = out
     return size
+
+
+def stretches(size: SizeLike, other: SizeLike) -> bool:
+    """Whether broadcasting gives a dimension of `size` the size `other`.
+
+    A symbolic size does so where it must, being 1 beside another one: then that it is 1 becomes a guard.
+    """
+    if type(size) is int:
+        return size == 1
+    return same(size, 1) or (hint(size) == 1 != hint(other) and size == 1)
 
 
 def same_shape(left: tuple[SizeLike, ...], right: tuple[SizeLike, ...]) -> bool:

@@ -211,10 +211,40 @@ def test_new_sizes_compile_no_kernel(rng: np.random.Generator) -> None:
         x = floats(rng, batch, 6)
         assert same(function(x), compiled(x), 1e-4)
     assert len(compiled.variants) == 1 and len(kernel_compiler._addresses) == known
-    for batch in (0, 1):  # broadcasting depends on these
+    for batch in (0, 1):  # h[1:] is empty
         x = floats(rng, batch, 6)
         assert same(function(x), compiled(x), 1e-4)
     assert len(compiled.variants) == 3
+
+
+def test_one_is_a_size_like_others_until_something_broadcasts_because_of_it(rng: np.random.Generator) -> None:
+    w = floats(rng, 6, 3)
+
+    def layer(x: nd.NDArray, mask: nd.NDArray) -> nd.NDArray:
+        h = nd.softmax(x @ w) * mask
+        h = h - h.mean(0) + nd.concat([h, h])[:, :1].sum()
+        return nd.squeeze(h.reshape((-1, 1)) * h.sum(), 1)
+
+    def product(x: nd.NDArray, y: nd.NDArray) -> nd.NDArray:
+        return x * y + w[0]
+
+    def gradients(function: Any, x: nd.NDArray, y: nd.NDArray) -> list[nd.NDArray]:
+        w.attach_grad(), x.attach_grad(), y.attach_grad()
+        with autograd.record():
+            out = function(x, y)
+        out.backward()
+        return [nd.array(out), *(nd.array(z.grad) for z in (w, x, y))]
+
+    def compare(function: Any, columns: int, rows: list[tuple[int, int]]) -> int:
+        compiled = hybridize(function)
+        for left, right in rows:
+            x, y = floats(rng, left, 6), floats(rng, right, columns)
+            assert same(gradients(function, x, y), gradients(compiled, x, y), 1e-4)
+        return len(compiled.variants)
+
+    assert compare(layer, 1, [(1, 1), (7, 7), (1, 1), (2, 2)]) == 1
+    w = floats(rng, 6, 6)
+    assert compare(product, 6, [(1, 7), (1, 2), (5, 1), (1, 1), (4, 4)]) == 3
 
 
 def test_new_sizes_of_a_training_step_compile_no_kernel(rng: np.random.Generator) -> None:

@@ -120,7 +120,7 @@ def _vector(x: Operand, channels: object, fixed: set[int], root: Node) -> Node |
         return None
     if len(x.shape) > len(root.shape) or not same(x.shape[-1], channels):  # type: ignore[arg-type]
         return None
-    if any(not (isinstance(s, int) and s == 1) for s in x.shape[:-1]):
+    if any(not same(s, 1) for s in x.shape[:-1]):
         return None
     return x if len(x.shape) == 1 else apply(OPS["reshape"], (x,), {"shape": (x.shape[-1],)}, x.line)
 

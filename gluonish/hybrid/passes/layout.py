@@ -11,7 +11,7 @@ from gluonish.hybrid.graph import Graph, Node, Operand, apply, rewrite, with_inp
 from gluonish.hybrid.passes.simplify import simplify
 from gluonish.nd.op import OPS
 from gluonish.nd.ops.reduce import REDUCTIONS
-from gluonish.nd.size import same_shape
+from gluonish.nd.size import same, same_shape
 
 Axes = tuple[int, ...]
 
@@ -88,7 +88,7 @@ def inverse(axes: Axes) -> Axes:
 
 def _small(x: Node) -> bool:
     """Whether permuting x moves nothing: at most one dimension is not 1."""
-    return sum(1 for s in x.shape if not (isinstance(s, int) and s == 1)) <= 1
+    return sum(not same(s, 1) for s in x.shape) <= 1
 
 
 def _through_elementwise(node: Node) -> Operand:

@@ -162,7 +162,7 @@ def _permute(node: Node) -> Operand:
         # (a @ b)' = b' @ a': kernels read transposed operands as they lie, a transposed result would be copied
         a, b = x.inputs
         return apply(OPS["matmul"], (swapped(b), swapped(a)), x.attrs, x.line)
-    moved = [a for a in axes if not (isinstance(x.shape[a], int) and x.shape[a] == 1)]
+    moved = [a for a in axes if not same(x.shape[a], 1)]
     if moved == sorted(moved):  # only dimensions of size 1 change places: the memory stays as it is
         return reshaped(x, node)
     return node

@@ -25,7 +25,7 @@ from gluonish.nd.ops.contract import matmul_op
 from gluonish.nd.ops.create import arange_op
 from gluonish.nd.ops.move import broadcast_op, reshape_op
 from gluonish.nd.ops.reduce import sum_op
-from gluonish.nd.size import SizeLike
+from gluonish.nd.size import SizeLike, stretches
 
 Shape = tuple[SizeLike, ...]
 HEADS = (0, 2, 1, 3)  # (batch, rows, heads, numbers) <-> (batch, heads, rows, numbers): kernels read through this
@@ -53,13 +53,9 @@ def _check(name: str, query: Spec, key: Spec, value: Spec | None, mask: Spec | N
         if mask.dtype != BOOL and mask.dtype != query.dtype:
             raise refuse(name, "the mask must be bool, or floats of the query's dtype", *specs)
         fits = zip(mask.shape[::-1], scores[::-1])
-        if len(mask.shape) > len(scores) or any(not _is_one(a) and a != b for a, b in fits):
+        if len(mask.shape) > len(scores) or any(not stretches(a, b) and a != b for a, b in fits):
             raise refuse(name, "the mask must broadcast to [..., queries, keys]", *specs)
     return scores
-
-
-def _is_one(size: SizeLike) -> bool:
-    return isinstance(size, int) and size == 1
 
 
 def _rule(query: Spec, key: Spec, value: Spec, mask: Spec | None = None, *, causal: bool, scale: float | None) -> Spec:

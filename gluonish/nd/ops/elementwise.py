@@ -15,7 +15,7 @@ import numpy as np
 from gluonish.nd import math
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.op import BOOL, Op, Sample, Spec, quiet, refuse, register, result_dtype
-from gluonish.nd.size import SizeLike
+from gluonish.nd.size import SizeLike, stretches
 
 Body = Callable[..., Any]
 
@@ -31,9 +31,9 @@ def broadcast_shapes(name: str, *specs: Any) -> tuple[SizeLike, ...]:
             if len(shape) < -axis:
                 continue
             candidate = shape[axis]
-            if isinstance(size, int) and size == 1:
+            if stretches(size, candidate):
                 size = candidate
-            elif not (isinstance(candidate, int) and candidate == 1) and size != candidate:
+            elif not stretches(candidate, size) and size != candidate:
                 raise refuse(name, "shapes do not broadcast (dimensions must be equal or 1)", *specs)
         out.append(size)
     return tuple(out)
