@@ -394,7 +394,8 @@ def attention(
         "attention", *[Spec(x.shape[:-2], x.dtype) for x in (query, key, value) if len(x.shape) >= 2]
     )
     query, key, value = (_spread(x, lead) for x in (query, key, value))
-    attrs = {"causal": bool(causal), "scale": None if scale is None else float(scale)}
+    single = len(query.shape) > 1 and query.shape[-2] == 1  # a guard, for one query has a kernel of its own
+    attrs = {"causal": bool(causal) and not single, "scale": None if scale is None else float(scale)}
     if mask is None:
         return attention_op(query, key, value, **attrs)
     return attention_op(query, key, value, _prepared_mask(mask, query), **attrs)
