@@ -151,6 +151,7 @@ def _concat(node: Node) -> list[Step]:
     start: SizeLike = 0
     for x in node.parents:
         steps.append(copy_step(x, node, x.shape, strides_of(x.shape), strides, (0, start * strides[axis])))
+        steps[-1].part = True
         start = start + x.shape[axis]
     return steps
 
