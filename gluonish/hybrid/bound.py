@@ -217,7 +217,7 @@ class Bound:
         self.resolve_words = np.array([address_of(self.objects), address_of(self.entries), len(entries)], np.int64)
         first = (RESOLVE.address, address_of(self.resolve_words), 1, 0)
         self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
-        self.run_table, self.moved, self.wave_tables = self.table, range(len(rows) + 2), []
+        self.run_table, self.moved = self.table, list(range(len(rows) + 2))
         if self.waves:
             row_of = list(accumulate((s.kernel is not None for s in self.steps), initial=0))
             self.run_table, self.moved, self.wave_tables = with_waves(self.table, self.waves, row_of)

@@ -62,7 +62,8 @@ class Program:
         self.main = [s for s in self.steps if id(s) not in apart]
         self.updated = [leaf.array for leaf in updated]
         ends = [s.kernel is None or bool(s.checks and self.graph.updates) for s in self.main]
-        self.regions = regions(self.main, self.places, ends)
+        # computing late spares memory, running side by side takes some
+        self.regions = [] if remat else regions(self.main, self.places, ends)
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()

@@ -20,7 +20,7 @@ from gluonish.nd.size import product
 if TYPE_CHECKING:
     from gluonish.hybrid.bound import Bound
 
-EXTRA, PART = 1 << 20, 8  # waves may take so many bytes more than steps one by one, or that part of what those take
+EXTRA, PART = 1 << 18, 8  # waves may take so many bytes more than steps one by one, or that part of what those take
 UNKNOWN = 0.3  # nanoseconds a number of a step whose work nobody has estimated
 
 

@@ -21,7 +21,7 @@ SHARING = 1500.0  # nanoseconds, about, that handing a step out and waiting for 
 WAITING = 200.0  # until another thread sees that a task is done
 TAKING = 100.0  # to take a piece
 PIECE = 3000.0  # the least that is worth a piece
-GAIN, PART = 2000.0, 0.005  # the least that a wave must gain: nanoseconds, and of the time without it
+GAIN, PART = 2000.0, 0.002  # the least that a wave must gain: nanoseconds, and of the time without it
 
 
 class Load(NamedTuple):
@@ -112,7 +112,7 @@ def _tried(tasks: Sequence[Task], threads: int) -> tuple[list[tuple[int, int]], 
     way = [0.0] * len(tasks)
     for t in reversed(range(len(tasks))):
         longest = max((way[f] for f in followers[t]), default=0.0)
-        way[t] = tasks[t].work / min(tasks[t].pieces, threads) + longest
+        way[t] = tasks[t].work / tasks[t].pieces + longest
     waits, begun, ends = [len(task.needs) for task in tasks], [0] * len(tasks), [0.0] * len(tasks)
     free = [0.0] * threads  # when each thread is
     ready = [(0.0, t) for t in range(len(tasks)) if not waits[t]]  # from when on a task may be taken
