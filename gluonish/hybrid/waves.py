@@ -115,19 +115,25 @@ def _tried(tasks: Sequence[Task], threads: int) -> tuple[list[tuple[int, int]], 
         way[t] = tasks[t].work / tasks[t].pieces + longest
     waits, begun, ends = [len(task.needs) for task in tasks], [0] * len(tasks), [0.0] * len(tasks)
     free = [0.0] * threads  # when each thread is
-    ready = [(0.0, t) for t in range(len(tasks)) if not waits[t]]  # from when on a task may be taken
+    coming = [(0.0, t) for t in range(len(tasks)) if not waits[t]]  # from when on a task may be taken
+    ready: list[tuple[float, int]] = []
     order: list[tuple[int, int]] = []
-    while ready:
-        now = max(heapq.heappop(free), min(ready)[0])
-        t = max((way[t], -t) for since, t in ready if since <= now)[1] * -1
-        ends[t] = max(ends[t], now + TAKING + tasks[t].work / tasks[t].pieces)
-        heapq.heappush(free, now + TAKING + tasks[t].work / tasks[t].pieces)
+    now = 0.0
+    while ready or coming:
+        now = max(now, heapq.heappop(free), 0.0 if ready else coming[0][0])
+        while coming and coming[0][0] <= now:
+            t = heapq.heappop(coming)[1]
+            heapq.heappush(ready, (-way[t], t))
+        t = ready[0][1]
+        end = now + TAKING + tasks[t].work / tasks[t].pieces
+        heapq.heappush(free, end)
+        ends[t] = max(ends[t], end)
         order.append((t, begun[t]))
         begun[t] += 1
         if begun[t] == tasks[t].pieces:
-            ready = [entry for entry in ready if entry[1] != t]
+            heapq.heappop(ready)
             for f in followers[t]:
                 waits[f] -= 1
                 if waits[f] == 0:
-                    ready.append((max(ends[n] for n in tasks[f].needs) + WAITING, f))
+                    heapq.heappush(coming, (max(ends[n] for n in tasks[f].needs) + WAITING, f))
     return order, max(ends)
