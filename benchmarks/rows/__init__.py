@@ -10,6 +10,7 @@ from benchmarks.rows import scan  # isort: skip
 from benchmarks.rows import gather  # isort: skip
 from benchmarks.rows import reductions  # isort: skip
 from benchmarks.rows import mlp  # isort: skip
+from benchmarks.rows import towers  # isort: skip
 from benchmarks.rows import contractions  # isort: skip
 from benchmarks.rows import products  # isort: skip
 from benchmarks.rows import attention  # isort: skip
@@ -40,4 +41,5 @@ __all__ = [
     "scan",
     "reductions",
     "startup",
+    "towers",
 ]

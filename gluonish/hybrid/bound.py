@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gluonish.hybrid.dependencies import Region
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Node, concrete
 from gluonish.hybrid.plan import Place, aligned, plan_arena
 from gluonish.hybrid.step import Step, worth_sharing
+from gluonish.hybrid.together import found_waves, with_waves, within_memory
+from gluonish.hybrid.waves import Wave
 from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Plan
 from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
@@ -99,13 +103,12 @@ class Bound:
         self.spare: list[Any] = []
         self.inputs = 0 if prepared else len(program.graph.inputs)
         self.captured_data: list[Any] = [None] * len(program.captured)
-        self.errors = np.zeros(4, np.int64)
         self.stamp = -1
         self.checked = any(step.checks for step in self.steps)
         self.updated = [] if prepared else program.updated
         self.updates = not prepared and bool(program.graph.updates)
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
-        self._plan()
+        self._plan(() if prepared else program.regions)
         if not planned_only:
             self.arena, self.arena_base = block(self.arena_size)
             self._fill()
@@ -147,7 +150,7 @@ class Bound:
             offset += aligned(self.bytes_of(node))
         self.kept_size = offset
 
-    def _plan(self) -> None:
+    def _plan(self, regions: Sequence[Region]) -> None:
         self.plans: list[Plan | None] = []
         for step in self.steps:
             if step.kernel is None:
@@ -158,7 +161,15 @@ class Bound:
             self.plans.append(step.plan(ins, outs, [self.number(s) for s in step.sizes]))
         scratch = [p.scratch if p is not None else 0 for p in self.plans]
         places = {**self.kept_places, **self.program.places}
-        self.places, self.scratch_at, self.arena_size = plan_arena(self.steps, places, self.bytes_of, scratch)
+
+        def planned(waves: Sequence[Wave]) -> Any:
+            return plan_arena(self.steps, places, self.bytes_of, scratch, [wave.region for wave in waves])
+
+        self.waves, (self.places, self.scratch_at, self.arena_size) = within_memory(found_waves(self, regions), planned)
+        # steps that run side by side note errors apart, so that the first one in the program is told
+        apart = [n for wave in self.waves for n in wave.region if self.steps[n].checks]
+        self.cells = {number: i + 1 for i, number in enumerate(apart)}
+        self.errors = np.zeros(4 * (1 + len(apart)), np.int64)
 
     def _fill(self) -> None:
         """Arguments of all steps in one array, and a row of the table for each step."""
@@ -179,13 +190,13 @@ class Bound:
             for node in (*step.reads, *step.writes):
                 words.append(self._pointer(node, len(words)))
             if step.checks:
-                words.append(address_of(self.errors))
+                words.append(address_of(self.errors) + 32 * self.cells.get(number, 0))
             words.append(self.arena_base + self.scratch_at[number] if plan.scratch else 0)
             words += [int(v) for v in plan.scalars]
             words += [int(self.number(s)) for s in step.extra]
             if step.checks:
                 words.append(number)
-            self.shared.append(self._long(step, plan))
+            self.shared.append(self.long(step, plan))
             rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
             if step.checks and self.updates:  # nothing may be updated by what comes of a wrong index
                 self.parts += [(begun, len(rows)), self._stop_if_wrong]
@@ -206,6 +217,12 @@ class Bound:
         self.resolve_words = np.array([address_of(self.objects), address_of(self.entries), len(entries)], np.int64)
         first = (RESOLVE.address, address_of(self.resolve_words), 1, 0)
         self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
+        self.run_table, self.moved = self.table, list(range(len(rows) + 2))
+        if self.waves:
+            row_of = list(accumulate((s.kernel is not None for s in self.steps), initial=0))
+            self.run_table, self.moved, self.wave_tables = with_waves(self.table, self.waves, row_of)
+            for wave in self.waves:
+                self.shared[row_of[wave.region.first]] = True
         self.calls = [call for part in self.parts if (call := self._call(part, rows)) is not None]
 
     def _number_slots(self) -> dict[tuple[str, int], int]:
@@ -229,11 +246,13 @@ class Bound:
         first = begin == 0  # the resolving row goes before it; row numbers of the others move on by one
         if begin == end and not first:
             return None
-        address = address_of(self.table) + (0 if first else (begin + 1) * ROW * 8)
+        place = 0 if first else self.moved[begin + 1]
         release = end - begin > ALONE or any(self.shared[begin:end])
-        return [entry(address, end - begin + first, address_of(self.objects), release)]
+        count = self.moved[end + 1] - place
+        return [entry(address_of(self.run_table) + place * ROW * 8, count, address_of(self.objects), release)]
 
-    def _long(self, step: Step, plan: Any) -> bool:
+    def long(self, step: Step, plan: Plan) -> bool:
+        """Whether threads should share a step."""
         if step.work is None:
             return True
         return worth_sharing(step.work([self.shape(n) for n in step.reads], [self.shape(n) for n in step.writes], plan))
@@ -290,7 +309,7 @@ class Bound:
             for original, copy in copies:
                 if any(original is array._data for array in self.updated):
                     original[...] = copy
-        if self.checked and self.errors[0]:
+        if self.checked and (self.errors[0] or (self.cells and self.errors.any())):
             self._raise()
         return outputs, kept
 
@@ -309,11 +328,12 @@ class Bound:
         return copies
 
     def _stop_if_wrong(self, *arrays: Any) -> None:
-        if self.errors[0]:
+        if self.errors.any():
             self._raise()
 
     def _raise(self) -> None:
-        number, position, value, size = (int(v) for v in self.errors)
+        noted = [cell for cell in self.errors.reshape(-1, 4).tolist() if cell[0]]
+        number, position, value, size = min(noted)
         self.errors[:] = 0
         step = self.steps[number - 1]
         indexed = step.indexed or step.nodes[0]

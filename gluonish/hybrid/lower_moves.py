@@ -78,7 +78,10 @@ def copy_step(
             else transposing.transpose_plan(d, s, t, ends, across)
         )
 
-    return Step([source], [target], kernel, plan, (*dims, *a, *b, *offsets), nodes=[node or target], work=_bytes)
+    def work(ins: Any, outs: Any, p: Any) -> float:
+        return 0.6 * float(product(p.scalars[:rank]))
+
+    return Step([source], [target], kernel, plan, (*dims, *a, *b, *offsets), nodes=[node or target], work=work)
 
 
 def _merged(
@@ -151,6 +154,7 @@ def _concat(node: Node) -> list[Step]:
     start: SizeLike = 0
     for x in node.parents:
         steps.append(copy_step(x, node, x.shape, strides_of(x.shape), strides, (0, start * strides[axis])))
+        steps[-1].part = True
         start = start + x.shape[axis]
     return steps
 

@@ -14,6 +14,7 @@ from gluonish.hybrid.bound import ROW, Bound
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Node
 from gluonish.hybrid.plan import aligned, last_readers
+from gluonish.hybrid.together import wave_bytes
 
 if TYPE_CHECKING:
     from gluonish.hybrid.variant import Variant
@@ -121,7 +122,8 @@ def _tables(bound: Bound) -> int:
             words += len(pointers) + 1 + 2 * bool(step.checks) + len(plan.scalars) + len(step.extra)
             entries += sum(area not in ("arena", "prepared") for area in pointers)
             rows += 1
-    return 8 * words + 24 * entries + 8 * ROW * rows
+    waves = sum(map(wave_bytes, bound.waves)) + (8 * ROW * rows if bound.waves else 0)
+    return 8 * words + 24 * entries + 8 * ROW * rows + waves
 
 
 def _in_order(variant: Variant) -> Iterable[Any]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gluonish.hybrid.bound import Bound, Kept
 from gluonish.hybrid.compiling import compile_kernels
+from gluonish.hybrid.dependencies import regions
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Graph, Node, apply
 from gluonish.hybrid.lower import lower
@@ -23,7 +24,10 @@ from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned, last_readers
 from gluonish.hybrid.remat import recompute_late
 from gluonish.hybrid.step import Step
+from gluonish.hybrid.together import wave_rows
+from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.pointers import address_of
+from gluonish.kernels.wave import WAVE
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
 
@@ -57,6 +61,9 @@ class Program:
         apart = {id(s) for s in self.prepared.steps}
         self.main = [s for s in self.steps if id(s) not in apart]
         self.updated = [leaf.array for leaf in updated]
+        ends = [s.kernel is None or bool(s.checks and self.graph.updates) for s in self.main]
+        # computing late spares memory, running side by side takes some
+        self.regions = [] if remat else regions(self.main, self.places, ends)
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
@@ -150,12 +157,16 @@ class Program:
 
     def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
         if not self._compiled:
-            compile_kernels([s.kernel for s in self.steps if s.kernel is not None], self.graph.name)
+            compile_kernels(self.kernels(), self.graph.name)
             self._compiled = True
         with self._lock:
             while len(self._bound) > SIZES_KEPT:
                 self._bound.pop(next(iter(self._bound)))
         return Bound(self, sizes, held_layout=() if held is None else held.owner.kept_layout)
+
+    def kernels(self) -> list[Kernel]:
+        """What must be compiled before it can run."""
+        return [*(s.kernel for s in self.steps if s.kernel is not None), *([WAVE] if self.regions else [])]
 
     def rebind(self) -> None:
         """Steps have other kernels now: tables are filled anew at the next run."""
@@ -174,6 +185,7 @@ class Program:
         """Lines on the steps, and on what runs slower than it could."""
         count = len(self.prepared.steps)
         rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
+        rows += [row for bounds in list(self._bound.values())[-1:] for bound in bounds[:1] for row in wave_rows(bound)]
         for control in (s.control for s in self.steps if s.control is not None):
             for program in control.programs:
                 rows += [f"{control.name} ({control.line}): {row}" for row in program.explain()]

@@ -24,7 +24,7 @@ class Step:
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
     memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
     its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
-    one.
+    one. part: it writes a part of a value that no other step with this mark writes.
     """
 
     reads: list[Node]
@@ -40,6 +40,7 @@ class Step:
     fallback: Node | None = None
     nodes: list[Node] = field(default_factory=list)
     indexed: Node | None = None
+    part: bool = False
     control: Any = None  # a loop or branch, which runs programs of its own
 
     @property

@@ -1,6 +1,7 @@
 """The executor of programs, and the threads that help it.
 
-A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 1 if worth sharing].
+A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 0 if not worth
+sharing, else 1, or more where tiles are handed out in smaller chunks].
 The executor runs the rows in order on the calling thread (`entry.py` calls it). At a row worth sharing it opens a job:
 the caller and the workers that happen to be running take chunks of tiles by one atomic counter until none is left; then
 the caller closes the job and waits only for workers that are inside it. So a worker that the system does not schedule
@@ -76,7 +77,8 @@ def execute(control, table, steps):
         args = read_i64(row, 1)
         tiles = read_i64(row, 2)
         helpers = 0
-        if read_i64(row, 3) != 0 and tiles > 1:
+        share = read_i64(row, 3)
+        if share != 0 and tiles > 1:
             helpers = atomic_load(control_HELPERS)
             if helpers > 0 and owned == 0 and atomic_compare_exchange(control_OWNER, 0, 1) == 0:
                 owned = 1
@@ -85,7 +87,7 @@ def execute(control, table, steps):
         else:
             if atomic_load(control_RUNNING) < helpers:
                 call_tiles(read_i64(control_START, 0), control, helpers, 0)
-            chunk = max(1, tiles // (8 * (helpers + 1)))
+            chunk = max(1, tiles // (8 * (helpers + 1) * share))
             job = read_i64(control_JOB, 0) + 1
             write_i64(control_JOB, 0, job)
             write_i64(control_FUNCTION, 0, function)

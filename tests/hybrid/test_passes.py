@@ -143,7 +143,11 @@ def test_permutations_sink_where_nothing_else_would_be_moved() -> None:
     assert permutes(keeps(graph_of(chain, X), sink_permutes)) == 0
     assert permutes(keeps(graph_of(lambda x: nd.relu(x.swapaxes(0, 1)).sum(0), X), sink_permutes, exactly=False)) == 0
     assert names(keeps(graph_of(lambda x: x.swapaxes(0, 1) + other, X), sink_permutes)) == ["permute_dims", "add"]
+    joined = keeps(graph_of(lambda x: nd.concat([x.swapaxes(0, 1), nd.relu(x.swapaxes(0, 1))], 1), X), sink_permutes)
+    assert names(joined) == ["relu", "concat", "permute_dims"]
+    assert permutes(keeps(graph_of(lambda x: nd.concat([x.swapaxes(0, 1), x.reshape(4, 3)]), X), sink_permutes)) == 1
     for function in (
+        lambda x: nd.concat([nd.permute_dims(x, 3, 1, 0, 2), nd.permute_dims(x * 2, 3, 1, 0, 2)], 2),
         lambda x: nd.permute_dims(x, 0, 2, 3, 1) * nd.ones((3,)) + nd.ones((5, 1)),
         lambda x: nd.permute_dims(x, 3, 1, 0, 2).sum((0, 2)),
         lambda x: nd.permute_dims(x, 3, 1, 0, 2).max((1, 3), keepdims=True),

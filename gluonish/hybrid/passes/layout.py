@@ -1,8 +1,8 @@
 """Layout: permutations move past the ops that do not care, meet their opposites and vanish.
 
 Convolutions and pooling work on channels-last memory and stand between two permutations each. Sinking the outer one
-through elementwise ops and reductions brings it to the next convolution's, so that images stay channels-last from the
-first layer to the last and only the borders are copied.
+through elementwise ops, reductions and joins of what is permuted alike brings it to the next convolution's, so that
+images stay channels-last from the first layer to the last and only the borders are copied.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ def sink_permutes(graph: Graph) -> Graph:
             return _through_elementwise(node)
         if node.op.name in REDUCTIONS and _permuted(node.inputs[0]):
             return _through_reduction(node)
+        if node.is_op("concat"):
+            return _through_concat(node)
         if node.is_op("permute_dims") and _permuted(node.inputs[0]):
             return permuted(node.inputs[0], node.attrs["axes"])
         return node
@@ -123,3 +125,12 @@ def _through_reduction(node: Node) -> Operand:
     kept = [order[i] for i in range(len(order)) if i not in axes]
     rank_of = {a: i for i, a in enumerate(sorted(kept))}
     return permuted(below, tuple(rank_of[a] for a in kept))
+
+
+def _through_concat(node: Node) -> Operand:
+    axes = next((x.attrs["axes"] for x in node.parents if _permuted(x)), None)
+    if axes is None or not all(_permuted(x) and x.attrs["axes"] == axes for x in node.parents):
+        return node
+    inputs = [x.inputs[0] for x in node.parents]
+    below = apply(node.op, inputs, {**node.attrs, "axis": axes[node.attrs["axis"]]}, node.line)  # type: ignore[arg-type]
+    return permuted(below, axes)
