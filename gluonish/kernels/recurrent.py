@@ -1,12 +1,17 @@
 """Recurrent cells over whole sequences: one kernel call runs an LSTM, GRU or plain RNN through all its steps.
 
-A tile of the pool is a block of rows of the batch, which goes through time on its own, so threads never wait for one
-another. In each step, for each group of units, the block's states are multiplied by the packed recurrent weight into a
-small buffer (`recurrent_products.py`), and the cell (`recurrent_cells.py`) makes gates and states of it at once.
-Backwards the same: the gradients of the next step's gates times the weight, then the cell's own gradient. What the next
-step multiplies is held twice, beside the record: as the product reads it.
+In each step, for each group of units, states are multiplied by the packed recurrent weight into a small buffer
+(`recurrent_products.py`), and the cell (`recurrent_cells.py`) makes gates and states of it at once. Backwards the same:
+the gradients of the next step's gates times the weight, then the cell's own gradient. What the next step multiplies is
+held twice, beside the record: as the product reads it. Every other step takes the units from the last to the first, so
+that it begins with what the cache has of the weight.
 
-One call may have several runs, the two directions of a layer: then the blocks of all runs are tiles.
+Many rows of the batch are cut into blocks, one for each thread, which go through time on their own. With few rows each
+thread would spend its time on reading the weight; then all of them go through time together, each with its share of
+the units and of the weight, and wait for each other after every step. A share that nobody has begun in time is taken by
+whoever is there: a thread that comes late, or not at all, is not missed.
+
+One call may have several runs, the two directions of a layer: then each has its blocks or shares.
 
 What the arrays hold is said in `nd/ops/recurrent.py`. The sum of a product runs in one order whatever the number of
 threads and tiles, and rows know nothing of each other.
@@ -26,7 +31,7 @@ from gluonish.kernels.tiling import ceil_div, packed_size, round_up
 
 Shapes = list[tuple[int, ...]]
 FAR = 3 << 18  # bytes of a weight from which on it does not stay in the second cache
-FEW_ROWS, MANY_ROWS = 4, 32  # of a thread: fewer share the units, more do not, far as the weight may be
+FEW_ROWS = 4  # of a thread; fewer of them are multiplied in the time that a near weight takes to come
 MOST_SHARES = 16
 LEAST_SHARE = 1 << 17  # bytes of the weight
 LINE = 128  # bytes between what different threads write
@@ -113,7 +118,7 @@ else:
     for group in range(groups):
         place = groups - 1 - group if step % 2 else group
         unit = low + place * {U}
-        wide, ahead, later = min({U}, high - unit), unit + {U} - step % 2 * {U2}, 0
+        wide, ahead, later = min({U}, high - unit), unit + {U} - step % 2 * 2 * {U}, 0
         panels = ((wide + {VL} - 1) // {VL} * {G} + {V} - 1) // {V}
         if group == groups - 1:
             ahead, later = unit, 1 - 2 * backwards
@@ -141,10 +146,10 @@ else:
 def forward_kernel(dtype: str, kind: Kind, runs: int = 1) -> Kernel:
     """record = a run through all steps.
 
-    Inputs: gates, packed weight, the recurrent bias if the cell has one, its begin states, lengths if masked. Output:
-    record, with all planes if kept, else with the states only. Of several runs, all inputs of the first stand before
-    those of the next, then all outputs. The plan needs one more scalar for each run behind its own: whether time runs
-    backwards.
+    Inputs: gates, packed weight, the recurrent bias if the cell has one, its begin states, lengths if masked,
+    DONE_WORDS zeros. Output: record, with all planes if kept, else with the states only. Of several runs, all inputs of
+    the first stand before those of the next, then all outputs. The plan needs one more scalar for each run behind its
+    own: whether time runs backwards.
 
     Shapes: gates (T, N, gates * H); packed weight (packed_gates_size(H),); bias (H,); states (N, H); lengths (N,);
     record (planes, T + 1, N, H).
@@ -202,7 +207,7 @@ made, arriving = out + t * out_slab, {arriving}
 for group in range(groups):
     index = groups - 1 - group if turn % 2 else group
     unit = low + index * {U}
-    wide, ahead, later = min({U}, high - unit), unit + {U} - turn % 2 * {U2}, 0
+    wide, ahead, later = min({U}, high - unit), unit + {U} - turn % 2 * 2 * {U}, 0
     needed = (wide + {VL} - 1) // {VL}
     if group == groups - 1:
         ahead, later = unit, 2 * backwards - 1
@@ -246,9 +251,9 @@ def backward_kernel(dtype: str, kind: Kind, parts: tuple[str, ...] = (), runs: i
     """out = the gradients of the gates of all steps and, behind them, of the begin states.
 
     Inputs: gradients, the record with all its planes, the weight packed as a right operand in panels of VECTORS
-    (`packing.pack_kernel`), lengths if masked. The gradients are one array of kind.given planes of the record; or, if
-    that is 0, those of the `parts`, some of PARTS: of the outputs, (T, N, H), and of the last states, (N, H) each.
-    Output: out. Several runs and their directions as for `forward_kernel`.
+    (`packing.pack_kernel`), lengths if masked, DONE_WORDS zeros. The gradients are one array of kind.given planes of
+    the record; or, if that is 0, those of the `parts`, some of PARTS: of the outputs, (T, N, H), and of the last
+    states, (N, H) each. Output: out. Several runs and their directions as for `forward_kernel`.
 
     Shapes: record (planes, T + 1, N, H); packed weight (packed_size(gates * H, H),); out (T + 1, N, gates * H), with a
     leading axis if the cell has several blocks.
@@ -305,7 +310,7 @@ def _names(group: Group, kind: Kind) -> dict[str, Any]:
     vector = tile.lanes * tile.size
     return {
         "G": kind.gates, "SMALL": SMALL, "MR": tile.rows, "V": tile.vectors, "VL": tile.lanes, "VB": vector,
-        "size": tile.size, "U": group.width, "U2": 2 * group.width, "LINE": LINE, "PATIENCE": PATIENCE,
+        "size": tile.size, "U": group.width, "LINE": LINE, "PATIENCE": PATIENCE,
     }  # fmt: skip
 
 
@@ -327,14 +332,15 @@ def _externals(way: str, dtype: str, group: Group, kind: Kind) -> tuple[External
     )
 
 
-def _plan(
-    steps: int, rows: int, units: int, runs: int, group: Group, held: int, weight: int, align: int
-) -> Plan:  # fmt: skip
-    """Blocks of rows or shares of units, one for each thread, of several runs together; see the module's docstring."""
+def _plan(steps: int, rows: int, units: int, runs: int, group: Group, held: int, weight: int, align: int) -> Plan:
+    """Blocks of rows or shares of units, one for each thread, of several runs together; see the module's docstring.
+
+    weight: numbers of it. align: vectors of which each share has a multiple.
+    """
     tile = group.tile
     threads, vectors, size = max(1, pool.get_num_threads() // runs), ceil_div(units, tile.lanes), weight * tile.size
     shares = 1
-    if rows < FEW_ROWS * threads or (size > FAR and rows < MANY_ROWS * threads):
+    if rows < threads * (FEW_ROWS if size <= FAR else tile.rows):
         shares = max(1, min(threads, MOST_SHARES, size // LEAST_SHARE))
     share = round_up(max(1, ceil_div(vectors, shares)), align)
     shares = max(1, ceil_div(vectors, share))
@@ -342,6 +348,7 @@ def _plan(
     blocks = ceil_div(rows, block)
     block_rows = block + 2 * ceil_div(block, tile.rows)
     scratch = runs * blocks * 2 * block_rows * held * vectors * tile.lanes * tile.size
-    far, give_way = int(size > FAR), pool.give_way() if shares > 1 else 0
+    # many blocks of rows read a group of the weight: there is time to fetch the next one evenly
+    far, give_way = int(size > FAR and block > 3 * tile.rows), pool.give_way() if shares > 1 else 0
     scalars = (steps, rows, units, block, max(1, blocks), far, shares, share * tile.lanes, give_way)
     return Plan(scalars, runs * blocks * shares, scratch)

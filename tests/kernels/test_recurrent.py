@@ -68,7 +68,8 @@ def forward(kind: Kind, inputs: list[np.ndarray], reverse: bool, threads: int = 
     packed = run(recurrent_products.pack_gates_kernel(dtype, kind.gates), [weight], size)
     planes = kind.planes if kind.kept else kind.states
     shape = (planes, gates.shape[0] + 1, gates.shape[1], units)
-    return run(recurrent.forward_kernel(dtype, kind), [gates, packed, *rest, done()], shape, int(reverse), threads=threads)
+    kernel = recurrent.forward_kernel(dtype, kind)
+    return run(kernel, [gates, packed, *rest, done()], shape, int(reverse), threads=threads)
 
 
 def backward(
@@ -148,9 +149,7 @@ def test_bits_do_not_depend_on_threads(kind: Kind, rng: np.random.Generator) -> 
 
 
 @EVERY
-def test_shared_units_give_the_same_bits(
-    kind: Kind, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:  # fmt: skip
+def test_shared_units_give_the_same_bits(kind: Kind, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight that is far, or few rows: threads share the units of a step and wait for each other."""
     kind = kind._replace(kept=True, masked=bool(rng.integers(2)))
     given = kind._replace(given=kind.planes)
