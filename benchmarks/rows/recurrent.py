@@ -1,5 +1,7 @@
 """LSTM layers over whole sequences, forward and backward: outputs from inputs, then the gradients of everything.
 
+A row of a single sequence is forward only.
+
 Weights change in training, so nothing that a library prepares of them may stay from one repetition to the next.
 """
 
@@ -41,6 +43,15 @@ ROWS = [
         least_rounds=5,
         group="kernels",
     ),
+    Row(
+        "lstm-one",
+        "LSTM 1 x 512, 128 steps of batch 1, forward: each step reads the whole weight",
+        {"layers": 1, "units": 512, "steps": 128, "rows": 1, "forward": True},
+        {"units": 18, "steps": 3},
+        (Bar("torch", 0.75), BUSY),
+        lambda sizes: _flops(sizes) / 3,
+        group="kernels",
+    ),
 ]
 
 
@@ -65,6 +76,8 @@ def _gluonish(sizes: Sizes) -> Side:
             getattr(net, f"l{layer}_{part}").set_data(value)
     net.hybridize()
     inputs, given = nd.array(x), nd.array(head)
+    if sizes.get("forward"):
+        return Side(lambda: net(inputs))
     inputs.attach_grad()
     parameters = [getattr(net, f"l{layer}_{part}") for layer in range(len(weights)) for part in PARTS]
 
@@ -86,6 +99,8 @@ def _torch(sizes: Sizes) -> Side:
     with torch.no_grad():
         for name, value in zip(names, [w for values in weights for w in values]):
             getattr(net, name).copy_(torch.from_numpy(value))
+    if sizes.get("forward"):
+        return Side(lambda: net(torch.from_numpy(x))[0], scope=torch.inference_mode)
     inputs, given = torch.from_numpy(x).requires_grad_(), torch.from_numpy(head)
 
     def step() -> Any:
@@ -109,6 +124,14 @@ def _mxnet(sizes: Sizes) -> Side:
         parameter.set_data(mxnet.nd.array(value))
     net.hybridize(static_alloc=True, static_shape=True)
     inputs, given = mxnet.nd.array(x), mxnet.nd.array(head)
+    if sizes.get("forward"):
+
+        def forward() -> Any:
+            out = net(inputs)
+            out.wait_to_read()
+            return out
+
+        return Side(forward)
     inputs.attach_grad()
 
     def step() -> Any:

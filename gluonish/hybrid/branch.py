@@ -93,6 +93,8 @@ def trace_branch(outer: Trace, predicate: NDArray, choices: Sequence[Callable[[]
         choice = Choice(SubTrace(outer))
         with tracing(choice.inner, state.recording):
             choice.results = [choice.inner.capture(x) for x in function()]
+            if state.recording:
+                choice.inner.recognize(choice.results)
         found.append(choice)
     _check(*found)
     count = len(found[0].results)

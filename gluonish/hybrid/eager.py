@@ -90,6 +90,9 @@ class EagerLog:
     def at_each_run(self, work: EachRun) -> None:
         """There is one run."""
 
+    def before_backward(self, heads: list[NDArray]) -> None:
+        """Nothing: the tape stays as it is."""
+
     def note_values(self, array: NDArray) -> None:
         """Values are read at once."""
 

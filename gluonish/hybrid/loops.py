@@ -120,6 +120,8 @@ def trace_loop(
         if not state.recording or not any(b and not a for a, b in zip(wanted, late)):
             break
         wanted = [a or b for a, b in zip(wanted, late)]  # a state that comes to need a gradient needs it from the start
+    if state.recording:
+        loop.inner.recognize([*loop.outputs, *loop.new_states])
     _refuse_aliases(loop, [*data, *states])
     first = list(states)
     targets = [array for array, _, _ in loop.inner.updated()]

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from gluonish.hybrid.graph import Node
+from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.pair_runs import RunStep
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import packing, recurrent, recurrent_products
+from gluonish.kernels import moves, packing, recurrent, recurrent_products
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.recurrent_cells import GRU, LSTM, RNN
 from gluonish.kernels.tiling import packed_size
@@ -35,7 +38,9 @@ def _forward(node: Node) -> list[Step] | None:
         node, (weight.shape[1],), lambda sizes: (recurrent_products.packed_gates_size(sizes[0], code, plain.gates),)
     )  # fmt: skip
     pack = _step(recurrent_products.pack_gates_kernel(code, plain.gates), [weight], packed, node)
-    return [pack, _run(lambda runs: recurrent.forward_kernel(code, kind, runs), [gates, packed, *rest], node)]
+    clear, done = _done(node)
+    reads = [gates, packed, *rest, done]
+    return [pack, clear, _run(lambda runs: recurrent.forward_kernel(code, kind, runs), reads, node)]
 
 
 def _gradient(node: Node) -> list[Step] | None:
@@ -54,8 +59,9 @@ def _gradient(node: Node) -> list[Step] | None:
         given = list(parts.values())
     packed = temp(node, tuple(weight.shape), lambda sizes: (packed_size(sizes[0], sizes[1], code),))
     pack = _step(packing.pack_kernel(code, vectors=recurrent_products.VECTORS), [weight], packed, node)
-    reads = [*given, record, packed, *lengths]
-    return [pack, _run(lambda runs: recurrent.backward_kernel(code, kind, names, runs), reads, node)]
+    clear, done = _done(node)
+    reads = [*given, record, packed, *lengths, done]
+    return [pack, clear, _run(lambda runs: recurrent.backward_kernel(code, kind, names, runs), reads, node)]
 
 
 def _parts(grad: Node, reverse: bool) -> Parts | None:
@@ -87,6 +93,14 @@ def _name(place: Node, reverse: bool) -> str:
         whole = key[1].step in (None, 1) and same(key[1].start or 0, first) and same(key[1].stop, end)
         return "outputs" if whole and key[0] == 0 else ""
     return ("last_h", "last_c")[key[0]] if same(key[1], 0 if reverse else last) else ""
+
+
+def _done(node: Node) -> tuple[Step, Node]:
+    """The zeros with which a run begins to count what its threads have done."""
+    done = temp(node, (), lambda sizes: (recurrent.DONE_WORDS,), np.dtype(np.int64))
+    clear = simple(moves.zero_kernel("i64"), [], done)
+    clear.nodes = [node]
+    return clear, done
 
 
 def _step(kernel: Kernel, reads: list[Node], write: Node, node: Node) -> Step:

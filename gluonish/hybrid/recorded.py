@@ -5,12 +5,14 @@ Here the node and its tape entry change together: the node becomes the fused att
 key and value, past what stood between. A gradient can then only flow as it did: an array between that is detached,
 watched by `attach_grad`, changed in place or made by an op with a gradient of its own leaves everything as it was.
 
-Deliberately not here: how an attention is told (`passes/recognize.py`), a `backward()` inside the traced function.
+So it is done for the results of a trace, before a `backward()` inside it, and for the bodies of loops and branches.
+
+Deliberately not here: how an attention is told (`passes/recognize.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gluonish.hybrid.graph import Graph, Node
@@ -19,8 +21,11 @@ from gluonish.nd.array import NDArray
 from gluonish.nd.op import OPS
 
 
-def recognize_recorded(graph: Graph, results: Sequence[NDArray]) -> None:
-    """Replaces the attentions written out in the forward `graph`, whose results are on the tape."""
+def recognize_recorded(graph: Graph, results: Sequence[NDArray], own: Callable[[NDArray], None]) -> None:
+    """Replaces the attentions written out in the forward `graph`, whose results are on the tape.
+
+    own: is told of every new array, so that the trace knows it for its own.
+    """
     found = attentions(graph)
     if not found:
         return
@@ -30,7 +35,7 @@ def recognize_recorded(graph: Graph, results: Sequence[NDArray]) -> None:
         if end is not None:
             operands = _operands(end, attention)
             if operands is not None:
-                _replace(end, attention, operands)
+                _replace(end, attention, operands, own)
 
 
 def _ends(results: Sequence[NDArray], wanted: set[int]) -> dict[int, NDArray]:
@@ -79,16 +84,35 @@ def _operands(end: NDArray, found: Found) -> dict[int, NDArray] | None:
     return out if all(id(n) in out for n in (found.query, found.transposed, found.value)) else None
 
 
-def _replace(end: NDArray, found: Found, operands: dict[int, NDArray]) -> None:
+def _replace(end: NDArray, found: Found, operands: dict[int, NDArray], own: Callable[[NDArray], None]) -> None:
     """Entries between two numbers of the tape come in the right order: a walk asks only which is later."""
     node, number = end._data, end._entry[0]
     result, column = fused(found, node.line)
     query, transposed, value = (operands[id(n)] for n in (found.query, found.transposed, found.value))
+    for new in _above((result, column), {id(n) for n in (*operands_of(found), node)}):
+        own(NDArray(new))
     key = _key(transposed, result.inputs[1], number - 0.75)
     masks = [NDArray(n) for n in result.inputs[3:]]
     attention = _array(result, number - 0.5, (query, key, value, *masks))
     node.op, node.inputs, node.attrs = OPS["multiply"], (result, column), {}
     end._entry = (number, node.op, (attention, NDArray(column)), {}, (node, end._version), 0, 0)
+
+
+def operands_of(found: Found) -> list[Node]:
+    """What an attention written out reads."""
+    return [x for x in (found.query, found.transposed, found.value, found.mask) if x is not None]
+
+
+def _above(nodes: Sequence[Node], ends: set[int]) -> list[Node]:
+    """The nodes down to those of `ends`, these not included."""
+    out: dict[int, Node] = {}
+    stack = list(nodes)
+    while stack:
+        node = stack.pop()
+        if id(node) not in ends and id(node) not in out and node.op is not None:
+            out[id(node)] = node
+            stack += node.parents
+    return list(out.values())
 
 
 def _key(transposed: NDArray, key: Node, number: float) -> NDArray:

@@ -16,6 +16,7 @@ import numpy as np
 
 from gluonish.hybrid.graph import Graph, Node, Origin, TraceError, apply
 from gluonish.hybrid.prints import Print
+from gluonish.hybrid.recorded import recognize_recorded
 from gluonish.hybrid.writes import Writes
 from gluonish.nd import dispatch
 from gluonish.nd.array import Gradient, NDArray
@@ -168,6 +169,15 @@ class Trace:
                 f"x.grad as an argument, or call backward() inside first ({user_line()})"
             )
         return own.value if own.value is not None else own.before()
+
+    def before_backward(self, heads: list[NDArray]) -> None:
+        """Attentions written out are replaced on the tape before their gradients are traced."""
+        self.recognize([x for x in heads if isinstance(x._data, Node)])
+
+    def recognize(self, results: Sequence[NDArray]) -> None:
+        """The same, on the tape of results of this trace."""
+        graph = Graph(list(self.inputs), [x._data for x in results], [], "taped")
+        recognize_recorded(graph, results, self.note_own)
 
     def given(self, array: NDArray) -> bool:
         """Whether a backward of this trace gave the array a gradient."""

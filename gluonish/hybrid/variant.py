@@ -18,7 +18,6 @@ from gluonish.hybrid.numerics import precision
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.prints import Print
 from gluonish.hybrid.program import Program
-from gluonish.hybrid.recorded import recognize_recorded
 from gluonish.hybrid.trace import Trace, tracing
 from gluonish.hybrid.verify import Verified, verified_gradients
 from gluonish.kernels.pointers import address_of
@@ -399,7 +398,7 @@ def _trace_backward(
     trace: Trace, results: list[NDArray], differentiable: list[bool]
 ) -> tuple[list[NDArray], list[tuple[NDArray, NDArray]]]:
     heads: list[NDArray] = []
-    recognize_recorded(trace.graph(results, "forward"), results)
+    trace.recognize([r for r in results if isinstance(r._data, Node)])
     walk = autograd.Walk()
     trace.writes.overwritten.clear()  # the rules of gradients read values as they were
     with autograd.pause(state.training):

@@ -30,7 +30,6 @@ Shapes = list[tuple[int, ...]]
 VECTORS = 2  # of a panel
 MOST_ROWS = 12
 SMALL = 4  # rows up to which there is a tile for any number
-PAIRED = 3  # rows up to which two panels go together
 LINE = 64  # bytes
 UNITS = {1: 8, 3: 4, 4: 2}  # gates -> vectors of units of a group, whose sums are made before the cell treats them
 COLUMNS = 4  # vectors of a group of the backward product
@@ -186,11 +185,12 @@ class _Body:
         panel = b.mul(depth, i64(VECTORS * self.vector))
         ahead = b.mul(depth, a["fetch_step"])
         start, panels = [a["right"], a["out"], a["fetch"], i64(0)], a["panels"]
-        if self.rows <= PAIRED:
+        pair = self.rows <= (targets.current().registers - 4) // 4  # there is room for the sums of two panels
+        if pair:
             pairs = b.sdiv(panels if narrow else b.add(panels, i64(1)), i64(2))
             start = loop(b, pairs, start, lambda turn, held: self.panels(held, panel, ahead, 2))
             panels = b.sub(panels, b.mul(pairs, i64(2)))
-        if narrow or self.rows > PAIRED:
+        if narrow or not pair:
             start = loop(b, panels, start, lambda turn, held: self.panels(held, panel, ahead, 1))
         if not narrow:
             return

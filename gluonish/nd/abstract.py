@@ -70,6 +70,9 @@ class AbstractTrace:
     def assign(self, array: NDArray, key: Any, value: Any) -> None:
         """Nothing changes values here."""
 
+    def before_backward(self, heads: list[NDArray]) -> None:
+        """Nothing: the tape stays as it is."""
+
     def note_values(self, array: NDArray) -> None:
         """Values are read at once; nothing relies on them later."""
 

@@ -65,6 +65,9 @@ class TraceLike(Protocol):
     def refuse_change(self, array: NDArray, what: str) -> None:
         """Raises where `what` would change the gradient of an array once, and not at each run."""
 
+    def before_backward(self, heads: list[NDArray]) -> None:
+        """A walk over the tape of the heads is about to begin."""
+
     def given(self, array: NDArray) -> bool:
         """Whether a backward of this trace gave the array a gradient."""
 

@@ -206,3 +206,84 @@ def test_cubes_are_products(rng: np.random.Generator) -> None:
         assert np.allclose(before, now, 3e-7 if dtype == "float32" else 1e-15, 0, equal_nan=True)
         assert np.array_equal(np.signbit(before[:-3]), np.signbit(now[:-3]))
     assert names(recognize(graph_of(lambda x: x**3.5, x))) == ["power"]
+
+
+def attend(q: Any, k: Any, v: Any) -> Any:
+    return hand(nd.where(causal(q @ T(k)), q @ T(k) * 0.5, -INF)) @ v
+
+
+def in_a_loop(q: Any, k: Any, v: Any) -> Any:
+    outs, last = nd.foreach(lambda row, state: (attend(state * row, k, v), attend(state, k, state)), q, v)
+    return (outs * outs).sum() + (last * nd.sin(last)).sum()
+
+
+def in_a_branch(q: Any, k: Any, v: Any) -> Any:
+    y = nd.cond(q.sum() > k.sum(), lambda: attend(q, k, v), lambda: attend(k, q, v) * 2)
+    return (y * nd.sin(y)).sum()
+
+
+def plain_step(q: Any, k: Any, v: Any) -> Any:
+    y = attend(q, k, v)
+    return (y * nd.sin(y)).sum()
+
+
+def body_names(graph: Any) -> set[str]:
+    """The ops of a graph, those of its loops and branches included."""
+    found = set(names(graph))
+    for node in graph.nodes():
+        for body in node.attrs.values():
+            if hasattr(body, "graph"):
+                found |= body_names(body.graph)
+    return found
+
+
+@pytest.mark.parametrize("function", [plain_step, in_a_loop, in_a_branch])
+def test_attention_within_whole_steps(function: Callable[..., Any], rng: np.random.Generator) -> None:
+    """A `backward()` inside what is compiled, loops and branches: values and gradients are those of an eager run."""
+    arrays = [nd.array(rng.standard_normal((5, 4)).astype(np.float32)) for _ in range(3)]
+
+    def step(*leaves: Any) -> Any:
+        with autograd.record():
+            loss = function(*leaves)
+        loss.backward()
+        return loss
+
+    found = []
+    compiled = compile_function(step)
+    for run in (step, compiled):
+        leaves = [x.copy() for x in arrays]
+        for x in leaves:
+            x.attach_grad()
+        found.append([run(*leaves), *(x.grad for x in leaves)])
+    for a, b in zip(*found, strict=True):
+        assert np.allclose(a._data, b._data, 1e-4, 1e-5)
+    seen = body_names(compiled.variant_for(*leaves).traced)
+    assert {"attention", "attention_query_gradient", "attention_value_gradient"} <= seen
+    assert "exp" not in seen
+
+
+def test_what_grad_asks_for_stays(rng: np.random.Generator) -> None:
+    """The gradient of the scores themselves, and of a gradient."""
+
+    def of_scores(q: Any, k: Any, v: Any) -> Any:
+        with autograd.record():
+            s = q @ T(k)
+            y = hand(s) @ v
+        return autograd.grad(y, s, y)
+
+    def twice(q: Any, k: Any, v: Any) -> Any:
+        with autograd.record():
+            y = hand(q @ T(k)) @ v
+            (slope,) = autograd.grad(y, [q], create_graph=True)
+            loss = (slope * slope).sum()
+        loss.backward()
+        return q.grad + k.grad
+
+    for function in (of_scores, twice):
+        found = []
+        for run in (function, compile_function(function)):
+            leaves = [nd.array(x) for x in np.random.default_rng(3).standard_normal((3, 5, 4)).astype(np.float32)]
+            for x in leaves:
+                x.attach_grad()
+            found.append(run(*leaves)._data)
+        assert np.allclose(*found, 1e-4, 1e-5)

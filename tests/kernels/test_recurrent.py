@@ -40,6 +40,11 @@ def run(kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], *extra
     return out
 
 
+def done() -> np.ndarray:
+    """What a run begins to count from."""
+    return np.zeros(recurrent.DONE_WORDS, np.int64)
+
+
 def inputs_of(kind: Kind, rng: np.random.Generator, steps: int, rows: int, units: int, dtype: str) -> list[np.ndarray]:
     def draw(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(dtype)
@@ -63,7 +68,8 @@ def forward(kind: Kind, inputs: list[np.ndarray], reverse: bool, threads: int = 
     packed = run(recurrent_products.pack_gates_kernel(dtype, kind.gates), [weight], size)
     planes = kind.planes if kind.kept else kind.states
     shape = (planes, gates.shape[0] + 1, gates.shape[1], units)
-    return run(recurrent.forward_kernel(dtype, kind), [gates, packed, *rest], shape, int(reverse), threads=threads)
+    kernel = recurrent.forward_kernel(dtype, kind)
+    return run(kernel, [gates, packed, *rest, done()], shape, int(reverse), threads=threads)
 
 
 def backward(
@@ -77,7 +83,7 @@ def backward(
     shape: tuple[int, ...] = (*record.shape[1:3], weight.shape[0])
     shape = (kind.blocks, *shape) if kind.blocks > 1 else shape
     kernel = recurrent.backward_kernel(dtype, kind, parts)
-    return run(kernel, [*given, record, packed, *lengths], shape, int(reverse), threads=threads)
+    return run(kernel, [*given, record, packed, *lengths, done()], shape, int(reverse), threads=threads)
 
 
 def agree(out: np.ndarray, wanted: np.ndarray) -> None:
@@ -140,6 +146,26 @@ def test_bits_do_not_depend_on_threads(kind: Kind, rng: np.random.Generator) -> 
     given = kind._replace(given=kind.planes)
     outs = [backward(given, [grad], records[0], inputs[1], [], False, threads=threads) for threads in (1, 2, 3, 8)]
     assert all(np.array_equal(outs[0], out) for out in outs)
+
+
+@EVERY
+def test_shared_units_give_the_same_bits(kind: Kind, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight that is far, or few rows: threads share the units of a step and wait for each other."""
+    kind = kind._replace(kept=True, masked=bool(rng.integers(2)))
+    given = kind._replace(given=kind.planes)
+    for steps, rows, units in [(9, 1, 150), (5, 14, 100), (4, 2, 33), (0, 2, 70)]:
+        reverse = bool(rng.integers(2))
+        inputs = inputs_of(kind, rng, steps, rows, units, "float32")
+        lengths = inputs[-1:] if kind.masked else []
+        grad = rng.standard_normal((kind.planes, steps + 1, rows, units)).astype(np.float32)
+        records, gradients = [], []
+        for least, threads in ((1 << 40, 2), (1, 1), (1, 2), (1, 3), (1, 8)):
+            monkeypatch.setattr(recurrent, "LEAST_SHARE", least)
+            monkeypatch.setattr(recurrent, "FAR", 1)
+            records.append(forward(kind, inputs, reverse, threads))
+            gradients.append(backward(given, [grad], records[0], inputs[1], lengths, reverse, threads=threads))
+        assert all(np.array_equal(records[0], r) for r in records)
+        assert all(np.array_equal(gradients[0], g) for g in gradients)
 
 
 @EVERY
