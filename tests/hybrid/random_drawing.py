@@ -334,7 +334,9 @@ class Drawer:
 
     def compose(self) -> None:
         x = self.some(1)
-        op = self.pick(["softmax", "log_softmax", "normal", "row_ratio", "dropout", "state", "batch_norm", "affine", "loss"])
+        op = self.pick(
+            ["softmax", "log_softmax", "normal", "row_ratio", "dropout", "state", "batch_norm", "affine", "loss"]
+        )
         if op in ("softmax", "log_softmax", "normal"):
             self.add(op, x, axis=self.axis(x))
         elif op == "dropout":

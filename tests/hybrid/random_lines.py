@@ -49,6 +49,11 @@ def _state(x: nd.NDArray, state: nd.NDArray) -> nd.NDArray:
     return x * state.mean()
 
 
+def _of(name: str, prepared: Callable[[nd.NDArray], nd.NDArray]) -> Callable[[nd.NDArray], nd.NDArray]:
+    function = getattr(nd, name)
+    return lambda x: function(prepared(x))
+
+
 def _kept(x: nd.NDArray, cache: nd.NDArray, start: nd.NDArray) -> nd.NDArray:
     """Rows put into an array that lasts, as a cache of keys is filled."""
     nd.write_rows(cache, start, x.detach())
@@ -135,13 +140,13 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     "by_size": lambda x, axis: x / x.shape[axis],
     "clip": lambda x: nd.clip(x, -0.5, 0.75),
     "tan": lambda x: nd.tan(nd.clip(x, -1.2, 1.2)),
-    **{name: lambda x, f=getattr(nd, name): f(nd.tanh(x) * 0.9) for name in ("asin", "acos", "atanh", "erfinv")},
+    **{name: _of(name, lambda x: nd.tanh(x) * 0.9) for name in ("asin", "acos", "atanh", "erfinv")},
     "acosh": lambda x: nd.acosh(nd.abs(x) + 1.25),
-    **{name: lambda x, f=getattr(nd, name): f(nd.clip(x, -3, 3)) for name in ("sinh", "cosh")},
-    **{name: lambda x, f=getattr(nd, name): f(nd.minimum(x, 3.0)) for name in ("exp2", "expm1")},
+    **{name: _of(name, lambda x: nd.clip(x, -3, 3)) for name in ("sinh", "cosh")},
+    **{name: _of(name, lambda x: nd.minimum(x, 3.0)) for name in ("exp2", "expm1")},
     "log1p": lambda x: nd.log1p(nd.abs(x)),
     **{
-        name: lambda x, f=getattr(nd, name): f(nd.minimum(nd.abs(x), 3.0) + 0.75)
+        name: _of(name, lambda x: nd.minimum(nd.abs(x), 3.0) + 0.75)
         for name in ("log2", "log10", "cbrt", "gamma", "gammaln", "digamma")
     },
     "noise": lambda x: x + nd.random.uniform(-0.5, 0.5, shape=x.shape).astype(x.dtype),
@@ -189,9 +194,7 @@ APPLY: dict[str, Callable[..., nd.NDArray]] = {
     "affine": lambda x, gamma, beta: (
         (x - x.mean(-1, keepdims=True)) * nd.rsqrt(nd.var(x, -1, keepdims=True) + 0.1) * gamma + beta
     ),
-    "instance": lambda x: (
-        x - x.mean(tuple(range(min(2, x.ndim), x.ndim)), keepdims=True) if x.ndim > 2 else x
-    ),
+    "instance": lambda x: x - x.mean(tuple(range(2, x.ndim)), keepdims=True) if x.ndim > 2 else x,
     "cross_entropy": lambda x, labels: -nd.pick(nd.log_softmax(x), labels),
     "log_sum": lambda x, axis: nd.log(nd.exp(nd.minimum(x, 9.0)).sum(axis)),
     "truths": lambda x, axis, every: (nd.all if every else nd.any)(x > 0.1, axis).astype(x.dtype) * 0.5,

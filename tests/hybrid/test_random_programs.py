@@ -262,8 +262,8 @@ def judge_all(numbers: range, word: int) -> None:
     for n in numbers:
         program = draw(np.random.default_rng([word, n]), 4 + n % 8, f"draw([{word}, {n}])")
         judged += judge(program, SEED, ("predict", WAYS[n % len(WAYS)]))
-    seconds = time.perf_counter() - begin
-    print(f"programs {numbers.start}-{numbers.stop}: {judged} judged, {len(numbers) / seconds:.1f} a second; so far {dict(SAID)}")
+    rate = len(numbers) / (time.perf_counter() - begin)
+    print(f"programs {numbers.start}-{numbers.stop}: {judged} judged, {rate:.1f} a second; so far {dict(SAID)}")
     assert judged >= 0.6 * len(numbers), f"only {judged} of {len(numbers)} programs could be judged"
 
 
