@@ -1,7 +1,7 @@
 """What hypothesis draws: sizes that are odd for vectors and tiles, dtypes, axes, and arrays in any memory layout.
 
 `drawn` is a test's decorator: it runs on the seed of the test run, so that a failure replays with it, and on as many
-examples as the profile says (`--hypothesis-profile slow` for many). Numbers in arrays come from a drawn seed and not
+examples as the profile says (conftest.py; `--hypothesis-profile slow` for many). Numbers in arrays come from a drawn seed and not
 from hypothesis, which would spend its time on them; what it shrinks are shapes, layouts and attributes.
 """
 
@@ -18,11 +18,6 @@ from hypothesis import strategies as st
 from gluonish.nd.dtypes import bfloat16
 
 bfloat16()  # from here on NumPy knows its name
-settings.register_profile("default", max_examples=20)
-settings.register_profile("slow", max_examples=200)
-if settings.get_current_profile_name() == "default":  # hypothesis' own has as many as its authors found right
-    settings.load_profile("default")
-
 SMALL = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9])
 SIZE = st.sampled_from([1, 2, 3, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 0])
 FLOATS = st.sampled_from(["float32", "float32", "float64", "float16", "bfloat16"])

@@ -56,7 +56,7 @@ def _of(name: str, prepared: Callable[[nd.NDArray], nd.NDArray]) -> Callable[[nd
 
 def _kept(x: nd.NDArray, cache: nd.NDArray, start: nd.NDArray) -> nd.NDArray:
     """Rows put into an array that lasts, as a cache of keys is filled."""
-    nd.write_rows(cache, start, x.detach())
+    nd.write_rows(cache, start, x.detach().astype(cache.dtype))
     return x + cache.mean()
 
 
