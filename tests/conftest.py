@@ -13,9 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 SEED = int(os.environ.get("GLUONISH_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
 os.environ["GLUONISH_TEST_SEED"] = str(SEED)  # the processes that share the tests draw from the same one
+# how many cases are drawn for the laws of tests/drawn
+settings.register_profile("default", max_examples=20)
+settings.register_profile("slow", max_examples=200)
+if settings.get_current_profile_name() == "default":  # with as many examples as hypothesis itself has by default
+    settings.load_profile("default")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gluonish.hybrid.compiling import Pending
 from gluonish.hybrid.gradient import cut
-from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed
+from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed, ordered
 from gluonish.hybrid.guards import Argument, Captured, matcher, wants
 from gluonish.hybrid.lower_attention import written_out
 from gluonish.hybrid.names import Names
@@ -69,6 +69,7 @@ class Variant:
         self.in_place: list[int] = []  # the same, but the program writes to their memory
         self.prints: list[Print] = []
         self.differentiable: list[bool] = []
+        self.relied: list[NDArray] = []  # arrays that the call updates and whose values before it decide its results
 
     def _sizes(self, trace: Trace, arrays: Sequence[NDArray]) -> None:
         self.scope = trace.sizes
@@ -153,6 +154,7 @@ class Variant:
         data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
         for work in self.each_run:
             work.before()
+        was = [a._data.copy() for a in self.relied]
         try:
             if self.in_place:
                 apart(data, self.in_place)
@@ -166,7 +168,7 @@ class Variant:
         for work in self.each_run:
             work.after()
         if self.backward is not None:
-            note_call(Call(self, sizes, data, kept, key, arrays), outputs, self.differentiable)
+            note_call(Call(self, sizes, data, kept, key, arrays, was), outputs, self.differentiable)
         return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
 
     def _deliver(self, arrays: Sequence[NDArray], outputs: list[NDArray], sizes: tuple[int, ...]) -> None:
@@ -255,7 +257,7 @@ class Call:
     """One recorded call: stands on the tape where an op would, and knows how to give gradients."""
 
     vjp = True
-    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "specs", "eager")
+    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "was", "specs", "eager")
 
     def __init__(
         self,
@@ -265,6 +267,7 @@ class Call:
         kept: Any,
         key: Any,
         arrays: Sequence[NDArray],
+        was: list[np.ndarray],
     ) -> None:
         self.variant = variant
         self.sizes = sizes
@@ -272,6 +275,7 @@ class Call:
         self.kept = kept
         self.key = key
         self.arrays = arrays
+        self.was = was  # the values before the call of what the variant relies on
         self.specs: list[Spec] = []
         self.eager: list[NDArray] | None = None  # the same results by an eager run, to compare gradients with
 
@@ -303,7 +307,10 @@ class Call:
         """Gradients that can be differentiated again: the call is repeated eagerly, with the same random numbers."""
         variant = self.variant
         before = random.default.position
-        changed = [(a, a._data.copy()) for a in variant.program.updated]
+        changed = variant.program.updated
+        now = [a._data.copy() for a in changed]
+        for array, values in zip(variant.relied, self.was):
+            array._data[...] = values
         if self.key is not None:
             random.default.position = int(self.key[1])
         try:
@@ -315,7 +322,9 @@ class Call:
         finally:
             state.silent = silent
             random.default.position = before
-            for array, values in changed:  # the call has updated them already, once is enough
+            for array, values in zip(changed, now):  # the call has updated them already, once is enough
+                if not np.array_equal(array._data, values, equal_nan=is_float(array.dtype)):
+                    array._version[0] += 1  # a later call has, too: a gradient that reads the array is an error
                 array._data[...] = values
         heads = [outputs[i] for i in grads]
         wanted = [x for x in inputs if wants(x)]
@@ -374,6 +383,8 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     variant.traced.updates += [(trace.inputs[i], trace.capture(value)._data) for i, value in in_place.items()]
     variant.traced.inputs += [h._data for h in heads]
     check_closed(variant.traced)
+    if gradients:
+        variant.relied = _relied(variant.traced, len(results))
     variant.optimised = run_passes(variant.traced)
     _compile(variant, trace, heads, gradients, len(results) + len(deliveries))
     if owner.options.verify:
@@ -382,6 +393,12 @@ def trace_variant(owner: CompiledFunction, mode: Any, structure: Any, arrays: Se
     if owner.options.background:
         variant.instead = Pending(variant, variant.instead)
     return variant
+
+
+def _relied(graph: Graph, results: int) -> list[NDArray]:
+    """The captured arrays that the graph updates and that its first results depend on."""
+    needed = {id(n) for n in ordered(graph.outputs[:results])}
+    return [leaf.array for leaf, _ in graph.updates if leaf.kind == "captured" and id(leaf) in needed]
 
 
 @contextmanager

@@ -234,6 +234,30 @@ def test_second_order_with_dropout_and_running_statistics(rng: np.random.Generat
     twice(scenario, 1e-3)
 
 
+def test_second_order_of_what_depends_on_a_state(rng: np.random.Generator) -> None:
+    """The repeated forward begins with the values that the state had, and leaves those that it has."""
+    x, head = floats(rng, 5), floats(rng, 5)
+    first = floats(rng, 3).asnumpy()
+
+    def scenario(wrap: Any) -> Any:
+        state = nd.NDArray(first.copy())
+        x.attach_grad()
+
+        def step(x: Any) -> Any:
+            state[:] = state * 0.5 + x.detach().mean()
+            return x * x * x * state.mean()
+
+        f = wrap(step)
+        for _ in range(2):
+            with autograd.record():
+                (g,) = autograd.grad(f(x), [x], head, create_graph=True, retain_graph=True)
+                penalty = (g * g).sum()
+            penalty.backward()
+        return [g, x.grad, state]
+
+    twice(scenario, 1e-4)
+
+
 def test_backward_inside_the_function(rng: np.random.Generator) -> None:
     """A whole step: its gradients are handed to the arrays after each run."""
     xs = [floats(rng, 4, 3), floats(rng, 4, 3), floats(rng, 6, 3)]

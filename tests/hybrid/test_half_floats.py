@@ -120,3 +120,18 @@ def test_a_net_in_bfloat16_learns(hybridized: bool, rng: Rng) -> None:
         trainer.step(64)
         losses.append(float(value.astype("float32").mean()))
     assert value.dtype.name == "bfloat16" and losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_loops_and_branches(dtype: str, rng: Rng) -> None:
+    """Slices, states and results of bodies are half-width numbers, and are taken for such."""
+    x, s = draw(rng, 3, 4, dtype=dtype), draw(rng, 4, dtype=dtype)
+    for function in (
+        lambda x, s: nd.foreach(lambda part, s: (part, s * 0.5 + part), x, s)[1],
+        lambda x, s: nd.foreach(lambda part, s: (nd.tanh(part + s), s), x, s)[0],
+        lambda x, s: nd.cond(s.sum() > 100.0, lambda: s, lambda: x[0] + s),
+    ):
+        eager, hybrid = function(x, s), compile_function(function)(x, s)
+        assert hybrid.dtype == eager.dtype
+        room = ROOM[dtype] * 4
+        np.testing.assert_allclose(*(a.asnumpy().astype("f") for a in (hybrid, eager)), rtol=room, atol=room)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SEED
-from hybrid.random_programs import SIZES, draw
+from hybrid.random_drawing import draw
+from hybrid.random_programs import SIZES
 from hybrid.traces import computed, graph_of, leaves_of, names
 
 import gluonish as gl

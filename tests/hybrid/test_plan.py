@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SEED
-from hybrid.random_programs import SIZES, draw
+from hybrid.random_drawing import draw
+from hybrid.random_programs import SIZES
 
 from gluonish import autograd, nd
 from gluonish.hybrid import compile_function, hybridize

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from compiled_laws import function_of, grown, results
 from conftest import SEED
-from hybrid.random_programs import draw
+from hybrid.random_drawing import draw
 from hybrid.test_random_programs import BIG, evaluate
 from laws import every_op, samples, tracked
 
@@ -190,7 +190,7 @@ def check_programs(numbers: range) -> int:
             continue
         before = {i: x.asnumpy().copy() for i, x in leaves.items()}
         try:
-            evaluate(program, leaves, program.function(leaves), True)
+            evaluate(program, leaves, program.function(leaves), "recorded")
         except REFUSALS:
             continue  # it does not run on these sizes
         compiled = compile_function(program.function(leaves))
@@ -198,7 +198,7 @@ def check_programs(numbers: range) -> int:
         def work(program: Any = program, leaves: Any = leaves, before: Any = before, f: Any = compiled) -> Any:
             for i in program.states():
                 leaves[i][...] = nd.array(before[i])
-            return evaluate(program, leaves, f, True)
+            return evaluate(program, leaves, f, "recorded")
 
         same_bits(work, str(program))
         done += 1

@@ -3,7 +3,8 @@
     add(x, y)  ->  cast(add(cast(x, float32), cast(y, float32)), bfloat16)
 
 The casts cost little: they are fused with what stands beside them, and kernels load and store half-width numbers. Moves
-and lookups stay as they are, for they only copy. A product of bfloat16 stays one where the processor multiplies them;
+and lookups stay as they are, for they only copy; so do loops and branches, whose bodies are graphs that come here
+themselves. A product of bfloat16 stays one where the processor multiplies them;
 it gives float32, and the rounding behind it becomes a part of its epilogue.
 """
 
@@ -18,7 +19,7 @@ from gluonish.kernels.dots import operand_dtype
 from gluonish.nd.dtypes import SINGLE, is_half
 from gluonish.nd.op import OPS
 
-_COPIES = ("move", "gather")
+_AS_THEY_ARE = ("move", "gather", "control")
 
 
 def widen(graph: Graph) -> Graph:
@@ -29,7 +30,7 @@ def widen(graph: Graph) -> Graph:
         assert node.op is not None
         if not any(is_half(n.dtype) for n in (node, *node.parents)) or node.is_op("cast"):
             return node
-        return node if node.op.family in _COPIES and not node.is_op("pick") else _in_singles(node)
+        return node if node.op.family in _AS_THEY_ARE and not node.is_op("pick") else _in_singles(node)
 
     return rewrite(graph, change)
 
