@@ -14,7 +14,7 @@ from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import conv, depthwise, gemm, packing, winograd
+from gluonish.kernels import conv, depthwise, depthwise_rows, gemm, packing, winograd
 from gluonish.kernels import packing_groups as groups
 from gluonish.kernels.dots import GROUPS, group_of, operand_dtype
 from gluonish.kernels.tiling import packed_size, round_up
@@ -272,7 +272,10 @@ def _depthwise(gradient: bool, epilogue: Any, reads: list[Node], group: Group) -
     node = group.nodes[0]
     attrs, (height, width) = node.attrs, (hint(size) for size in reads[1].shape[:2])
     geometry = conv.Geometry((height, width), attrs["stride"], attrs["pad"], attrs["dilation"], attrs["groups"])
-    kernel = depthwise.depthwise_kernel(node.dtype.name, geometry, epilogue, gradient)
+    channels = reads[1].shape[3]
+    usual = isinstance(channels, int) and depthwise_rows.serves(geometry, channels, node.dtype.name)
+    make = depthwise_rows.depthwise_rows_kernel if usual else depthwise.depthwise_kernel
+    kernel = make(node.dtype.name, geometry, epilogue, gradient)
     return _contract_step(kernel, reads, group.nodes[-1], node.shape, group, height * width)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from kernels.planned import close, run, sizes
 from kernels.test_conv import EACH_DTYPE, EACH_LEVEL, Rng, Shape, convolved, data_gradient
 
 import gluonish.nd.ops  # noqa: F401  (registers the ops of epilogues)
-from gluonish.kernels import depthwise, target
+from gluonish.kernels import depthwise, depthwise_rows, target
 from gluonish.kernels.conv import Geometry
 from gluonish.kernels.epilogue import bias_epilogue
 
@@ -23,11 +25,15 @@ def check(g: Geometry, image: Shape, dtype: str, rng: Rng) -> None:
     x, w = rng.standard_normal(image).astype(dtype), rng.standard_normal((*g.kernel, 1, channels)).astype(dtype)
     out = (image[0], *out_size(g, image), channels)
     scale = 4.0 * g.kernel[0] * g.kernel[1]
-    close(run(depthwise.depthwise_kernel(dtype, g), [x, w], out), convolved(x, w, g, out), scale)
-    if g.stride == (1, 1):
-        flow = rng.standard_normal(out).astype(dtype)
-        found = run(depthwise.depthwise_kernel(dtype, g, turned=True), [flow, w], image)
-        close(found, data_gradient(flow, w, g, image), scale)
+    makes = [depthwise.depthwise_kernel]
+    if depthwise_rows.serves(g, channels, dtype):
+        makes.append(depthwise_rows.depthwise_rows_kernel)
+    for make in makes:
+        close(run(make(dtype, g), [x, w], out), convolved(x, w, g, out), scale)
+        if g.stride == (1, 1):
+            flow = rng.standard_normal(out).astype(dtype)
+            found = run(make(dtype, g, turned=True), [flow, w], image)
+            close(found, data_gradient(flow, w, g, image), scale)
 
 
 @EACH_LEVEL
@@ -54,18 +60,31 @@ def test_usual_windows(width: int, stride: int, dtype: str, rng: Rng) -> None:
         check(Geometry((3, 3), (stride, stride), (1, 1), (1, 1), channels), (2, 5, width, channels), dtype, rng)
 
 
+@EACH_LEVEL
+def test_rows_of_wide_windows(level: str, rng: Rng) -> None:
+    """What random geometry seldom has: windows that the kernel for rows serves, with its longest steps and columns."""
+    with target.use(target.named(level)):
+        for columns, stride, pad in ((7, 1, 3), (5, 2, 2), (3, 3, 1), (1, 1, 0), (2, 2, 4), (7, 5, 6)):
+            g = Geometry((3, columns), (2 if stride > 1 else 1, stride), (2, pad), (2, 1), 37)
+            check(g, (2, 9, 19, 37), "float32", rng)
+
+
+BOTH = pytest.mark.parametrize("make", [depthwise.depthwise_kernel, depthwise_rows.depthwise_rows_kernel])
+
+
+@BOTH
 @EACH_DTYPE
-def test_epilogue(dtype: str, rng: Rng) -> None:
+def test_epilogue(dtype: str, make: Any, rng: Rng) -> None:
     g, shape = Geometry((3, 3), (1, 1), (1, 1), (1, 1), 38), (2, 7, 21, 38)
     x, w = rng.standard_normal(shape).astype(dtype), rng.standard_normal((3, 3, 1, 38)).astype(dtype)
     bias, residual = rng.standard_normal(38).astype(dtype), rng.standard_normal(shape).astype(dtype)
     plain = convolved(x, w, g, shape) + bias
-    found = run(depthwise.depthwise_kernel(dtype, g, bias_epilogue("relu")), [x, w, bias], shape)
+    found = run(make(dtype, g, bias_epilogue("relu")), [x, w, bias], shape)
     close(found, np.maximum(plain, 0), 50)
     steps = (("full", "column", "scalar"), (("add", (0, 2)), ("add", (4, 1)), ("multiply", (5, 3))))
     half = np.array([0.5], dtype)
     close(
-        run(depthwise.depthwise_kernel(dtype, g, steps), [x, w, residual, bias, half], shape),
+        run(make(dtype, g, steps), [x, w, residual, bias, half], shape),
         (plain + residual) / 2,
         50,
     )
@@ -76,11 +95,12 @@ def test_small_images(image: Shape, rng: Rng) -> None:
     check(Geometry((3, 3), (1, 1), (1, 1), (1, 1), image[3]), image, "float32", rng)
 
 
-def test_number_of_threads_changes_no_bit_and_nan_its_windows_only(rng: Rng) -> None:
+@BOTH
+def test_number_of_threads_changes_no_bit_and_nan_its_windows_only(make: Any, rng: Rng) -> None:
     shape = (2, 19, 17, 40)
     x, w = rng.standard_normal(shape).astype("f"), rng.standard_normal((3, 3, 1, 40)).astype("f")
     x[1, 4, 5, 7] = np.nan
-    kernel = depthwise.depthwise_kernel("float32", Geometry((3, 3), (1, 1), (1, 1), (1, 1), 40))
+    kernel = make("float32", Geometry((3, 3), (1, 1), (1, 1), (1, 1), 40))
     once = run(kernel, [x, w], shape)
     for threads in (2, 3, 8):
         assert run(kernel, [x, w], shape, threads).tobytes() == once.tobytes()
