@@ -22,7 +22,6 @@ from typing import Any
 
 from llvmlite import ir
 
-from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.lanes import Lanes, intrinsic_of
@@ -34,7 +33,7 @@ ZEROS = 4096  # bytes of zeros, at least a depth block
 PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
 PIXELS = 96  # pixels in a block, at most
 PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
-FIXED = 18  # scalars of a plan before the phases
+FIXED = 17  # scalars of a plan before the phases
 REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
@@ -90,7 +89,7 @@ def convolution(args, begin, end):
     n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
     pixel_block, unit_block, depth_block, phases = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
-    panel_block, threads, ahead_shift = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
+    panel_block, ahead_shift = load_i64(s, 15), load_i64(s, 16)
     table, patches, starts, regions = table_memory(), patch_memory(), start_memory(), region_memory()
     bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
     pixel_step = depth * groups * {size}
@@ -139,24 +138,25 @@ def convolution(args, begin, end):
             write_i64(out_rows, p, read_i64(out_rows, count - 1))
         weights = weight + group * rows * ((n + {VL} - 1) // {VL} * {VL}) * {size}
 
-        # What a tile to come wants is fetched from memory while this one is computed.
+        # What the next tile wants, mostly one of the same thread, is fetched from memory while this one is computed.
         for i in range(2 * fetched_regions() + 2):
             write_i64(regions, i, zero)
         if panel_block < panels:  # the blocks of pixels share the next panels: each fetches a part
-            later = local + max(blocks, threads)
+            later = local + blocks
             part = rows * min({NR} * panel_block, n) * {size} // blocks + 1
             begin_part = weights + later // blocks % panel_groups * panel_block * {NR} * rows * {size}
             write_i64(regions, 0, begin_part + later % blocks * part)
             write_i64(regions, 1, begin_part + later % blocks * part + part)
         elif ahead_shift >= 0:  # the rows of another block of pixels: of the output, its operands and the source
             for i in range(2):
-                later = min(pixel + (threads + i) * pixel_block, pixels)
+                later = min(pixel + (1 + i) * pixel_block, pixels)
                 place = load_i64(phase, 2) + later * load_i64(phase, 4)
                 write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
                 x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
                 place = (image * height + y * y_stride) * width + x * x_stride
                 write_i64(regions, 2 * fetched_regions() - 2 + i, source + place * pixel_step + ahead_shift)
+        several = (unit_end - unit_begin > unit_block) | (depth * run > depth_block)  # blocks of the sum
         region, ahead, ahead_end = 0, read_i64(regions, 0), read_i64(regions, 1)
         for panel in range(panel_begin, min(panel_begin + panel_block, panels)):
             column = panel * {NR}
@@ -169,43 +169,44 @@ def convolution(args, begin, end):
                     steps = min(depth_block, depth * run - c_begin)
                     first = (u_begin == unit_begin) & (c_begin == 0)
                     last = (u_begin + unit_block >= unit_end) & (c_begin + depth_block >= depth * run)
-                    patch = patches
-                    for u in range(units):
-                        unit = units_list + 24 * (u_begin + u)
-                        unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
-                        write_i64(starts, u, load_i64(unit, 2) + c_begin)
-                        shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
-                        addresses = table + u * padded * 8
-                        for p in range(padded):
-                            iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                            inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
-                            store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
-                        if run > 1:
-                            leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do so again
-                            p, x = 0, pixel % grid_width
-                            while p < count:  # of each row only its ends: taps there may leave the image
-                                length, i = min(grid_width - x, count - p), 0
-                                iy = load_i64(ys, p) + unit_y
-                                if (iy < 0) | (iy >= height):
-                                    i = length
-                                while i < length:
-                                    ix = (x + i) * x_stride + unit_x
-                                    low, high = max(-ix, 0), min(width - ix, run)
-                                    if (low > 0) | (high < run):
-                                        if low < high:
-                                            copy_row(zero, patch, low * depth)
-                                            copy_row(load_i64(bases, p + i) + shift + low * pixel_step,
-                                                     patch + low * depth * {size}, (high - low) * depth)
-                                            copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
-                                            write_i64(addresses, p + i, patch)
-                                            patch += run * depth * {size}
-                                        i += 1
-                                    else:
-                                        i = max(i + 1, leaves - x)
-                                p += length
-                                x = 0
-                            for p in range(count, padded):
-                                write_i64(addresses, p, read_i64(addresses, count - 1))
+                    if several | (panel == panel_begin):
+                        patch = patches
+                        for u in range(units):
+                            unit = units_list + 24 * (u_begin + u)
+                            unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
+                            write_i64(starts, u, load_i64(unit, 2) + c_begin)
+                            shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
+                            addresses = table + u * padded * 8
+                            for p in range(padded):
+                                iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
+                                inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
+                                store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
+                            if run > 1:
+                                leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do again
+                                p, x = 0, pixel % grid_width
+                                while p < count:  # of each row only its ends: taps there may leave the image
+                                    length, i = min(grid_width - x, count - p), 0
+                                    iy = load_i64(ys, p) + unit_y
+                                    if (iy < 0) | (iy >= height):
+                                        i = length
+                                    while i < length:
+                                        ix = (x + i) * x_stride + unit_x
+                                        low, high = max(-ix, 0), min(width - ix, run)
+                                        if (low > 0) | (high < run):
+                                            if low < high:
+                                                copy_row(zero, patch, low * depth)
+                                                copy_row(load_i64(bases, p + i) + shift + low * pixel_step,
+                                                         patch + low * depth * {size}, (high - low) * depth)
+                                                copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
+                                                write_i64(addresses, p + i, patch)
+                                                patch += run * depth * {size}
+                                            i += 1
+                                        else:
+                                            i = max(i + 1, leaves - x)
+                                    p += length
+                                    x = 0
+                                for p in range(count, padded):
+                                    write_i64(addresses, p, read_i64(addresses, count - 1))
                     for p in range(0, padded, {MR}):
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
                                 out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
@@ -272,7 +273,7 @@ def plan_of(walk: Walk, tile: Tile) -> Plan:
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
-    fixed += [panel_block, pool.get_num_threads(), _ahead_shift(walk, tile)]
+    fixed += [panel_block, _ahead_shift(walk, tile)]
     return Plan((*fixed, *phases, *units), tiles)
 
 
