@@ -33,7 +33,7 @@ ZEROS = 4096  # bytes of zeros, at least a depth block
 PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
 PIXELS = 96  # pixels in a block, at most
 PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
-FIXED = 17  # scalars of a plan before the phases
+FIXED = 18  # scalars of a plan before the phases
 REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
@@ -89,7 +89,7 @@ def convolution(args, begin, end):
     n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
     pixel_block, unit_block, depth_block, phases = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
-    panel_block, ahead_shift = load_i64(s, 15), load_i64(s, 16)
+    panel_block, ahead_shift, rows_apart = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
     table, patches, starts, regions = table_memory(), patch_memory(), start_memory(), region_memory()
     bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
     pixel_step = depth * groups * {size}
@@ -141,21 +141,33 @@ def convolution(args, begin, end):
         # What the next tile wants, mostly one of the same thread, is fetched from memory while this one is computed.
         for i in range(2 * fetched_regions() + 2):
             write_i64(regions, i, zero)
+        later, next_region, last_region = pixel + pixel_block, fetched_regions() - 1, fetched_regions()
         if panel_block < panels:  # the blocks of pixels share the next panels: each fetches a part
-            later = local + blocks
             part = rows * min({NR} * panel_block, n) * {size} // blocks + 1
-            begin_part = weights + later // blocks % panel_groups * panel_block * {NR} * rows * {size}
-            write_i64(regions, 0, begin_part + later % blocks * part)
-            write_i64(regions, 1, begin_part + later % blocks * part + part)
-        elif ahead_shift >= 0:  # the rows of another block of pixels: of the output, its operands and the source
+            begin_part = weights + (local // blocks + 1) % panel_groups * panel_block * {NR} * rows * {size}
+            write_i64(regions, 0, begin_part + local % blocks * part)
+            write_i64(regions, 1, begin_part + local % blocks * part + part)
+            later, next_region = (local + 1) % blocks * pixel_block, 1
+        elif ahead_shift >= 0:  # the next rows of the output and its operands
             for i in range(2):
-                later = min(pixel + (1 + i) * pixel_block, pixels)
-                place = load_i64(phase, 2) + later * load_i64(phase, 4)
+                place = load_i64(phase, 2) + min(later + i * pixel_block, pixels) * load_i64(phase, 4)
                 write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
-                x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
-                place = (image * height + y * y_stride) * width + x * x_stride
-                write_i64(regions, 2 * fetched_regions() - 2 + i, source + place * pixel_step + ahead_shift)
+        later_end = min(later + pixel_block, pixels) if ahead_shift >= 0 else later
+        while later < later_end:  # the rows of the source
+            x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
+            length = min(grid_width - x, later_end - later)
+            place = source + ((image * height + y * y_stride) * width + x * x_stride) * pixel_step + ahead_shift
+            span = length * x_stride
+            if (x + length == grid_width) & (rows_apart == 0):
+                span = y_stride * width - x * x_stride
+            write_i64(regions, 2 * next_region, place)
+            write_i64(regions, 2 * next_region + 1, place + span * pixel_step)
+            later += length
+            next_region += 1
+            last_region = next_region
+        write_i64(regions, 2 * last_region, zero)
+        write_i64(regions, 2 * last_region + 1, zero)
         several = (unit_end - unit_begin > unit_block) | (depth * run > depth_block)  # blocks of the sum
         region, ahead, ahead_end = 0, read_i64(regions, 0), read_i64(regions, 1)
         for panel in range(panel_begin, min(panel_begin + panel_block, panels)):
@@ -208,11 +220,14 @@ def convolution(args, begin, end):
                                 for p in range(count, padded):
                                     write_i64(addresses, p, read_i64(addresses, count - 1))
                     for p in range(0, padded, {MR}):
+                        ahead_step = 64
+                        if ahead_end - ahead < 64 * units * steps:  # less than the steps can fetch
+                            ahead_step = (ahead_end - ahead) // max(units * steps, 1) + 1
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
                                 out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
-                                ahead, 64 if ahead < ahead_end else 0)
-                        ahead += 64 * units * steps
-                        if (ahead >= ahead_end) & (region < fetched_regions()):
+                                ahead, ahead_step)
+                        ahead += ahead_step * units * steps
+                        if (ahead >= ahead_end) & (region < last_region):
                             region += 1
                             ahead, ahead_end = read_i64(regions, 2 * region), read_i64(regions, 2 * region + 1)
 """
@@ -244,7 +259,7 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
         ("inputs", "lanes:number", (inputs,)),
         ("fetched_regions", "lanes:number", (regions,)),
         ("fetch_operands", "window:fetch_operands", (full,)),
-        ("region_memory", "microkernel:stack", (16 * max(regions, REGIONS) + 16,)),
+        ("region_memory", "microkernel:stack", (16 * (max(regions, REGIONS) + PIXELS + 1),)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
         ("table_memory", "microkernel:stack", (8 * TABLE,)),
@@ -273,7 +288,7 @@ def plan_of(walk: Walk, tile: Tile) -> Plan:
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
-    fixed += [panel_block, _ahead_shift(walk, tile)]
+    fixed += [panel_block, _ahead_shift(walk, tile), _rows_apart(walk)]
     return Plan((*fixed, *phases, *units), tiles)
 
 
@@ -306,6 +321,12 @@ def _ahead_shift(walk: Walk, tile: Tile) -> int:
         return -1
     last = phase.units[-1]
     return max(0, (last.y * walk.width + last.x) * walk.depth * walk.groups * tile.size)
+
+
+def _rows_apart(walk: Walk) -> int:
+    """1 if rows of the source lie between those that are read."""
+    rows = {unit.y for phase in walk.phases for unit in phase.units}
+    return int(bool(rows) and walk.stride[0] > max(rows) - min(rows) + 1)
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:
