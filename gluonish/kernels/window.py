@@ -120,11 +120,10 @@ def convolution(args, begin, end):
             place = source + group * depth * {size} + (image * height + y * y_stride) * width * pixel_step
             row = (load_i64(phase, 2) + image * out_image + y * load_i64(phase, 3)) * {size}
             read_step, write_step = x_stride * pixel_step, load_i64(phase, 4) * {size}
-            for i in range(length):
-                store_i64(bases, p + i, place + (x + i) * read_step)
-                store_i64(ys, p + i, y * y_stride)
-                store_i64(xs, p + i, (x + i) * x_stride)
-                store_i64(out_rows, p + i, row + (x + i) * write_step)
+            count_on(bases + 8 * p, place + x * read_step, read_step, length)
+            count_on(ys + 8 * p, y * y_stride, 0, length)
+            count_on(xs + 8 * p, x * x_stride, x_stride, length)
+            count_on(out_rows + 8 * p, row + x * write_step, write_step, length)
             p += length
             x = 0
             y += 1
@@ -189,10 +188,8 @@ def convolution(args, begin, end):
                             write_i64(starts, u, load_i64(unit, 2) + c_begin)
                             shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
                             addresses = table + u * padded * 8
-                            for p in range(padded):
-                                iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                                inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
-                                store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
+                            unit_addresses(addresses, bases, ys, xs, padded, unit_y, unit_x, height,
+                                           max(width - run + 1, 0), shift, zero)
                             if run > 1:
                                 leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do again
                                 p, x = 0, pixel % grid_width
@@ -252,7 +249,7 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
     epilogue = checked(epilogue)
     inputs = 2 + operand_count(epilogue)
     full = tuple(i for i, kind in enumerate(epilogue[0] if epilogue else ()) if kind == "full")
-    regions = len(full) + 2
+    regions, lanes = len(full) + 2, tile.lanes * tile.size // 8
     source = SOURCE.format(NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size, FIXED=FIXED)
     externals: tuple[External, ...] = (
         ("product", "microkernel:product", (dtype, "taps", tile, epilogue, True)),
@@ -262,10 +259,12 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
         ("region_memory", "microkernel:stack", (16 * (max(regions, REGIONS) + PIXELS + 1),)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
-        ("table_memory", "microkernel:stack", (8 * TABLE,)),
+        ("count_on", "address_tables:count_on", (lanes,)),
+        ("unit_addresses", "address_tables:unit_addresses", (lanes,)),
+        ("table_memory", "microkernel:stack", (8 * (TABLE + lanes),)),
         ("patch_memory", "microkernel:stack", (PATCH + 64,)),
         ("start_memory", "microkernel:stack", (8 * TABLE // tile.rows,)),
-        ("pixel_memory", "microkernel:stack", (8 * round_up(PIXELS, tile.rows),)),
+        ("pixel_memory", "microkernel:stack", (8 * (round_up(PIXELS, tile.rows) + lanes),)),
     )
     return source, externals
 
