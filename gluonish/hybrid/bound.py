@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from math import prod
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,14 @@ def block(count: int) -> tuple[np.ndarray, int]:
     return memory, -(-address_of(memory) // 64) * 64
 
 
+def _whole_lines(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """An array that begins with a cache line, and the memory that it is a view of."""
+    count = prod(shape) * dtype.itemsize
+    memory, base = block(count)
+    begin = base - address_of(memory)
+    return memory[begin : begin + count].view(dtype).reshape(shape), memory
+
+
 class Kept:
     """What one call keeps for its backward; its memory goes back to the program when nobody needs it any more."""
 
@@ -56,27 +65,28 @@ class Recycler:
     """Output arrays that are used again once nobody else refers to them: fresh memory costs a page fault every 4 KB.
 
     Holds at most two arrays for an output: who keeps a result until the next one is there (`y = net(x)` in a loop, a
-    gradient) has them in turns. Views, and whatever else was made of an array, keep a reference to it.
+    gradient) has them in turns. Views, and whatever else was made of an array, keep a reference to it or to its memory.
+    Arrays begin with a cache line: else each vector stored touches two, 5 % of the time of a first layer.
     """
 
     def __init__(self, returned: Sequence[tuple[tuple[int, ...], np.dtype]]) -> None:
         self.returned = returned
-        self.last: list[list[Any]] = [[] for _ in returned]
+        self.last: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in returned]
 
     def take(self) -> list[np.ndarray]:
         """Arrays for the outputs of one run."""
         taken = []
         for held, (shape, dtype) in zip(self.last, self.returned):
             for i in range(len(held)):
-                if getrefcount(held[i]) == 2:  # this list's, and that of the question
-                    array = held.pop(i)
+                # those of `held` and of the question, and of the memory that of the array
+                if getrefcount(held[i][0]) == 2 and getrefcount(held[i][1]) == 3:
+                    held.append(held.pop(i))
                     break
             else:
-                array = empty(shape, dtype)
                 if len(held) > 1:
                     del held[0]
-            held.append(array)
-            taken.append(array)
+                held.append(_whole_lines(shape, dtype))
+            taken.append(held[-1][0])
         return taken
 
 

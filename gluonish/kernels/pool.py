@@ -3,10 +3,13 @@
 A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 0 if not worth
 sharing, else 1, or more where tiles are handed out in smaller chunks].
 The executor runs the rows in order on the calling thread (`entry.py` calls it). At a row worth sharing it opens a job:
-the caller and the workers that happen to be running take chunks of tiles by one atomic counter until none is left; then
-the caller closes the job and waits only for workers that are inside it. So a worker that the system does not schedule
-delays nobody, and one that comes late finds the job closed. Rows that are not worth sharing, a second Python thread
-that runs a program meanwhile, and a pool of one thread do without all this: the caller runs every tile.
+the caller and the workers that happen to be running take chunks of tiles until none is left; then the caller closes the
+job and waits only for workers that are inside it. So a worker that the system does not schedule delays nobody, and one
+that comes late finds the job closed. Each thread has a stretch of the tiles with a counter of its own, and helps with
+those of others when it is empty: what it wrote in a step it mostly reads in the next, and neither numbers nor counters
+wander between caches. The last quarter of a stretch goes in smaller chunks, so that threads end together. Rows that are
+not worth sharing, a second Python thread that runs a program meanwhile, and a pool of one thread do without all this:
+the caller runs every tile.
 
 Workers are threads of the system inside a compiled loop; Python does not know them, and no signal, exception or lock of
 Python can come between. The executor starts them at the first shared row. They spin for about 150 microseconds after
@@ -42,20 +45,22 @@ _SPIN_SECONDS = 150e-6
 _LINE = 16  # words between what different threads write: two cache lines, as CPUs fetch lines in pairs
 
 # words of the control block
-_OPEN, _FUNCTION, _ARGS, _TILES, _CHUNK, _JOB = range(6)  # the job; OPEN is its number while it is open, else 0
-_NEXT = _LINE  # first tile that nobody has taken
+_OPEN, _FUNCTION, _ARGS, _TILES, _CHUNK, _JOB, _STRETCHES = range(7)  # the job; OPEN is its number while it is open
 _ACTIVE = 2 * _LINE  # workers inside the job
 _SLEEPERS = 3 * _LINE
 _OWNER = 4 * _LINE  # 1 while a program has the workers
 _GATE = 4 * _LINE + 1  # 1 while somebody starts or ends workers, or nobody may start any
 _STOP, _HELPERS, _RUNNING, _SPINS = (5 * _LINE + i for i in range(4))  # from here on hardly ever written
-_START, _WORK, _CREATE, _JOIN, _ALLOCATE, _SLEEP, _WAKE, _YIELD = (5 * _LINE + 4 + i for i in range(8))  # functions
+# functions
+_START, _WORK, _CREATE, _JOIN, _ALLOCATE, _SLEEP, _WAKE, _YIELD, _SHARE = (5 * _LINE + 4 + i for i in range(9))
 _APART, _AFFINITY, _GETCPU, _CPU = (6 * _LINE + i for i in range(4))
 _ALLOWED = 7 * _LINE  # the processors that workers may use, as a set of bits
 _OTHERS = 8 * _LINE  # those without the one of the thread that wakes
 _MASK_BYTES = 128  # a set of 1,024 processors, as the system wants it
 _WORKERS = 9 * _LINE  # a line for each worker: [asleep, its lock, processor it is kept off, thread, control, index]
-_WORDS = _WORKERS + _LINE * MAX_THREADS
+_MOST_STRETCHES = 8  # with more threads some have one together: who has nothing left looks at all
+_TAKEN = _WORKERS + _LINE * MAX_THREADS  # a line for each stretch: how many of its chunks have been taken
+_WORDS = _TAKEN + _LINE * _MOST_STRETCHES
 
 
 def _source(text: str) -> str:
@@ -63,8 +68,33 @@ def _source(text: str) -> str:
     for name in sorted((n for n in globals() if n.startswith("_") and n.isupper()), key=len, reverse=True):
         if isinstance(globals()[name], int):
             text = text.replace(f"control{name}", f"control + {globals()[name] * 8}")
-    return text
+    return text.replace("MOST_STRETCHES", str(_MOST_STRETCHES))
 
+
+_SHARE_TILES = Kernel(
+    "share",
+    _source("""
+def share(control, thread, unused):
+    function = read_i64(control_FUNCTION, 0)
+    args = read_i64(control_ARGS, 0)
+    tiles = read_i64(control_TILES, 0)
+    chunk = read_i64(control_CHUNK, 0)
+    stretches = read_i64(control_STRETCHES, 0)
+    part = max(1, chunk // 4)
+    for i in range(stretches):
+        stretch = (thread + i) % stretches
+        taken = control_TAKEN + stretch * 128
+        begin = tiles * stretch // stretches
+        end = tiles * (stretch + 1) // stretches
+        whole = (end - begin) * 3 // 4 // chunk
+        turn = atomic_add(taken, 1)
+        first = begin + min(turn, whole) * chunk + max(turn - whole, 0) * part
+        while first < end:
+            call_tiles(function, args, first, min(first + (chunk if turn < whole else part), end))
+            turn = atomic_add(taken, 1)
+            first = begin + min(turn, whole) * chunk + max(turn - whole, 0) * part
+"""),
+)
 
 _EXECUTE = Kernel(
     "execute",
@@ -94,7 +124,10 @@ def execute(control, table, steps):
             write_i64(control_ARGS, 0, args)
             write_i64(control_TILES, 0, tiles)
             write_i64(control_CHUNK, 0, chunk)
-            atomic_store(control_NEXT, 0)
+            stretches = min(helpers + 1, MOST_STRETCHES)
+            write_i64(control_STRETCHES, 0, stretches)
+            for stretch in range(stretches):
+                write_i64(control_TAKEN + stretch * 128, 0, 0)
             atomic_store(control_OPEN, job)
             if atomic_load(control_SLEEPERS) > 0:
                 apart = read_i64(control_APART, 0)
@@ -115,10 +148,7 @@ def execute(control, table, steps):
                                 write_i64(control_OTHERS, word, bits)
                             call_tiles(read_i64(control_AFFINITY, 0), read_i64(line, 3), 128, control_OTHERS)
                         call_function(read_i64(control_WAKE, 0), read_i64(line, 1), 0)
-            first = atomic_add(control_NEXT, chunk)
-            while first < tiles:
-                call_tiles(function, args, first, min(first + chunk, tiles))
-                first = atomic_add(control_NEXT, chunk)
+            call_tiles(read_i64(control_SHARE, 0), control, 0, 0)
             atomic_store(control_OPEN, 0)
             waited = 0
             while atomic_load(control_ACTIVE) != 0:
@@ -147,14 +177,7 @@ def work(line, unused, neither):
             job = atomic_load(control_OPEN)
             if job != 0:
                 seen = job
-                function = read_i64(control_FUNCTION, 0)
-                args = read_i64(control_ARGS, 0)
-                tiles = read_i64(control_TILES, 0)
-                chunk = read_i64(control_CHUNK, 0)
-                first = atomic_add(control_NEXT, chunk)
-                while first < tiles:
-                    call_tiles(function, args, first, min(first + chunk, tiles))
-                    first = atomic_add(control_NEXT, chunk)
+                call_tiles(read_i64(control_SHARE, 0), control, worker + 1, 0)
             atomic_add(control_ACTIVE, -1)
             idle = 0
         elif idle < spins:
@@ -237,7 +260,7 @@ def spin(count, begin, end):
 
 def kernels() -> tuple[Kernel, ...]:
     """What must be compiled before there can be an executor and workers."""
-    return _EXECUTE, _START_WORKERS, _WORK_LOOP, _HALT, _SPIN
+    return _EXECUTE, _SHARE_TILES, _START_WORKERS, _WORK_LOOP, _HALT, _SPIN
 
 
 def executor() -> tuple[int, int]:
@@ -335,6 +358,7 @@ class _Pool:
         self.address = ctypes.addressof(self._memory) + 8 * skip
         self._words = words = (ctypes.c_int64 * _WORDS).from_address(self.address)
         words[_START], words[_WORK] = address(_START_WORKERS), address(_WORK_LOOP)
+        words[_SHARE] = address(_SHARE_TILES)
         words[_SPINS] = _spins()
         api = ctypes.pythonapi
         words[_ALLOCATE] = address_of(api.PyThread_allocate_lock)

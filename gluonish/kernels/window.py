@@ -22,7 +22,6 @@ from typing import Any
 
 from llvmlite import ir
 
-from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.lanes import Lanes, intrinsic_of
@@ -90,7 +89,7 @@ def convolution(args, begin, end):
     n, groups, rows, run = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6), load_i64(s, 7)
     y_stride, x_stride, out_image = load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
     pixel_block, unit_block, depth_block, phases = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
-    panel_block, threads, ahead_shift = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
+    panel_block, ahead_shift, rows_apart = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
     table, patches, starts, regions = table_memory(), patch_memory(), start_memory(), region_memory()
     bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
     pixel_step = depth * groups * {size}
@@ -121,11 +120,10 @@ def convolution(args, begin, end):
             place = source + group * depth * {size} + (image * height + y * y_stride) * width * pixel_step
             row = (load_i64(phase, 2) + image * out_image + y * load_i64(phase, 3)) * {size}
             read_step, write_step = x_stride * pixel_step, load_i64(phase, 4) * {size}
-            for i in range(length):
-                store_i64(bases, p + i, place + (x + i) * read_step)
-                store_i64(ys, p + i, y * y_stride)
-                store_i64(xs, p + i, (x + i) * x_stride)
-                store_i64(out_rows, p + i, row + (x + i) * write_step)
+            count_on(bases + 8 * p, place + x * read_step, read_step, length)
+            count_on(ys + 8 * p, y * y_stride, 0, length)
+            count_on(xs + 8 * p, x * x_stride, x_stride, length)
+            count_on(out_rows + 8 * p, row + x * write_step, write_step, length)
             p += length
             x = 0
             y += 1
@@ -139,24 +137,37 @@ def convolution(args, begin, end):
             write_i64(out_rows, p, read_i64(out_rows, count - 1))
         weights = weight + group * rows * ((n + {VL} - 1) // {VL} * {VL}) * {size}
 
-        # What a tile to come wants is fetched from memory while this one is computed.
+        # What the next tile wants, mostly one of the same thread, is fetched from memory while this one is computed.
         for i in range(2 * fetched_regions() + 2):
             write_i64(regions, i, zero)
+        later, next_region, last_region = pixel + pixel_block, fetched_regions() - 1, fetched_regions()
         if panel_block < panels:  # the blocks of pixels share the next panels: each fetches a part
-            later = local + max(blocks, threads)
             part = rows * min({NR} * panel_block, n) * {size} // blocks + 1
-            begin_part = weights + later // blocks % panel_groups * panel_block * {NR} * rows * {size}
-            write_i64(regions, 0, begin_part + later % blocks * part)
-            write_i64(regions, 1, begin_part + later % blocks * part + part)
-        elif ahead_shift >= 0:  # the rows of another block of pixels: of the output, its operands and the source
+            begin_part = weights + (local // blocks + 1) % panel_groups * panel_block * {NR} * rows * {size}
+            write_i64(regions, 0, begin_part + local % blocks * part)
+            write_i64(regions, 1, begin_part + local % blocks * part + part)
+            later, next_region = (local + 1) % blocks * pixel_block, 1
+        elif ahead_shift >= 0:  # the next rows of the output and its operands
             for i in range(2):
-                later = min(pixel + (threads + i) * pixel_block, pixels)
-                place = load_i64(phase, 2) + later * load_i64(phase, 4)
+                place = load_i64(phase, 2) + min(later + i * pixel_block, pixels) * load_i64(phase, 4)
                 write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
-                x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
-                place = (image * height + y * y_stride) * width + x * x_stride
-                write_i64(regions, 2 * fetched_regions() - 2 + i, source + place * pixel_step + ahead_shift)
+        later_end = min(later + pixel_block, pixels) if ahead_shift >= 0 else later
+        while later < later_end:  # the rows of the source
+            x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
+            length = min(grid_width - x, later_end - later)
+            place = source + ((image * height + y * y_stride) * width + x * x_stride) * pixel_step + ahead_shift
+            span = length * x_stride
+            if (x + length == grid_width) & (rows_apart == 0):
+                span = y_stride * width - x * x_stride
+            write_i64(regions, 2 * next_region, place)
+            write_i64(regions, 2 * next_region + 1, place + span * pixel_step)
+            later += length
+            next_region += 1
+            last_region = next_region
+        write_i64(regions, 2 * last_region, zero)
+        write_i64(regions, 2 * last_region + 1, zero)
+        several = (unit_end - unit_begin > unit_block) | (depth * run > depth_block)  # blocks of the sum
         region, ahead, ahead_end = 0, read_i64(regions, 0), read_i64(regions, 1)
         for panel in range(panel_begin, min(panel_begin + panel_block, panels)):
             column = panel * {NR}
@@ -169,49 +180,51 @@ def convolution(args, begin, end):
                     steps = min(depth_block, depth * run - c_begin)
                     first = (u_begin == unit_begin) & (c_begin == 0)
                     last = (u_begin + unit_block >= unit_end) & (c_begin + depth_block >= depth * run)
-                    patch = patches
-                    for u in range(units):
-                        unit = units_list + 24 * (u_begin + u)
-                        unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
-                        write_i64(starts, u, load_i64(unit, 2) + c_begin)
-                        shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
-                        addresses = table + u * padded * 8
-                        for p in range(padded):
-                            iy, ix = load_i64(ys, p) + unit_y, load_i64(xs, p) + unit_x
-                            inside = (iy >= 0) & (iy < height) & (ix >= 0) & (ix + run <= width)
-                            store_i64(addresses, p, load_i64(bases, p) + shift if inside else zero)
-                        if run > 1:
-                            leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do so again
-                            p, x = 0, pixel % grid_width
-                            while p < count:  # of each row only its ends: taps there may leave the image
-                                length, i = min(grid_width - x, count - p), 0
-                                iy = load_i64(ys, p) + unit_y
-                                if (iy < 0) | (iy >= height):
-                                    i = length
-                                while i < length:
-                                    ix = (x + i) * x_stride + unit_x
-                                    low, high = max(-ix, 0), min(width - ix, run)
-                                    if (low > 0) | (high < run):
-                                        if low < high:
-                                            copy_row(zero, patch, low * depth)
-                                            copy_row(load_i64(bases, p + i) + shift + low * pixel_step,
-                                                     patch + low * depth * {size}, (high - low) * depth)
-                                            copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
-                                            write_i64(addresses, p + i, patch)
-                                            patch += run * depth * {size}
-                                        i += 1
-                                    else:
-                                        i = max(i + 1, leaves - x)
-                                p += length
-                                x = 0
-                            for p in range(count, padded):
-                                write_i64(addresses, p, read_i64(addresses, count - 1))
+                    if several | (panel == panel_begin):
+                        patch = patches
+                        for u in range(units):
+                            unit = units_list + 24 * (u_begin + u)
+                            unit_y, unit_x = load_i64(unit, 0), load_i64(unit, 1)
+                            write_i64(starts, u, load_i64(unit, 2) + c_begin)
+                            shift = (unit_y * width + unit_x) * pixel_step + c_begin * {size}
+                            addresses = table + u * padded * 8
+                            unit_addresses(addresses, bases, ys, xs, padded, unit_y, unit_x, height,
+                                           max(width - run + 1, 0), shift, zero)
+                            if run > 1:
+                                leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do again
+                                p, x = 0, pixel % grid_width
+                                while p < count:  # of each row only its ends: taps there may leave the image
+                                    length, i = min(grid_width - x, count - p), 0
+                                    iy = load_i64(ys, p) + unit_y
+                                    if (iy < 0) | (iy >= height):
+                                        i = length
+                                    while i < length:
+                                        ix = (x + i) * x_stride + unit_x
+                                        low, high = max(-ix, 0), min(width - ix, run)
+                                        if (low > 0) | (high < run):
+                                            if low < high:
+                                                copy_row(zero, patch, low * depth)
+                                                copy_row(load_i64(bases, p + i) + shift + low * pixel_step,
+                                                         patch + low * depth * {size}, (high - low) * depth)
+                                                copy_row(zero, patch + high * depth * {size}, (run - high) * depth)
+                                                write_i64(addresses, p + i, patch)
+                                                patch += run * depth * {size}
+                                            i += 1
+                                        else:
+                                            i = max(i + 1, leaves - x)
+                                    p += length
+                                    x = 0
+                                for p in range(count, padded):
+                                    write_i64(addresses, p, read_i64(addresses, count - 1))
                     for p in range(0, padded, {MR}):
+                        ahead_step = 64
+                        if ahead_end - ahead < 64 * units * steps:  # less than the steps can fetch
+                            ahead_step = (ahead_end - ahead) // max(units * steps, 1) + 1
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
                                 out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
-                                ahead, 64 if ahead < ahead_end else 0)
-                        ahead += 64 * units * steps
-                        if (ahead >= ahead_end) & (region < fetched_regions()):
+                                ahead, ahead_step)
+                        ahead += ahead_step * units * steps
+                        if (ahead >= ahead_end) & (region < last_region):
                             region += 1
                             ahead, ahead_end = read_i64(regions, 2 * region), read_i64(regions, 2 * region + 1)
 """
@@ -236,20 +249,22 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
     epilogue = checked(epilogue)
     inputs = 2 + operand_count(epilogue)
     full = tuple(i for i, kind in enumerate(epilogue[0] if epilogue else ()) if kind == "full")
-    regions = len(full) + 2
+    regions, lanes = len(full) + 2, tile.lanes * tile.size // 8
     source = SOURCE.format(NR=tile.columns, MR=tile.rows, VL=tile.lanes, size=tile.size, FIXED=FIXED)
     externals: tuple[External, ...] = (
         ("product", "microkernel:product", (dtype, "taps", tile, epilogue, True)),
         ("inputs", "lanes:number", (inputs,)),
         ("fetched_regions", "lanes:number", (regions,)),
         ("fetch_operands", "window:fetch_operands", (full,)),
-        ("region_memory", "microkernel:stack", (16 * max(regions, REGIONS) + 16,)),
+        ("region_memory", "microkernel:stack", (16 * (max(regions, REGIONS) + PIXELS + 1),)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
-        ("table_memory", "microkernel:stack", (8 * TABLE,)),
+        ("count_on", "address_tables:count_on", (lanes,)),
+        ("unit_addresses", "address_tables:unit_addresses", (lanes,)),
+        ("table_memory", "microkernel:stack", (8 * (TABLE + lanes),)),
         ("patch_memory", "microkernel:stack", (PATCH + 64,)),
         ("start_memory", "microkernel:stack", (8 * TABLE // tile.rows,)),
-        ("pixel_memory", "microkernel:stack", (8 * round_up(PIXELS, tile.rows),)),
+        ("pixel_memory", "microkernel:stack", (8 * (round_up(PIXELS, tile.rows) + lanes),)),
     )
     return source, externals
 
@@ -272,7 +287,7 @@ def plan_of(walk: Walk, tile: Tile) -> Plan:
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
-    fixed += [panel_block, pool.get_num_threads(), _ahead_shift(walk, tile)]
+    fixed += [panel_block, _ahead_shift(walk, tile), _rows_apart(walk)]
     return Plan((*fixed, *phases, *units), tiles)
 
 
@@ -305,6 +320,12 @@ def _ahead_shift(walk: Walk, tile: Tile) -> int:
         return -1
     last = phase.units[-1]
     return max(0, (last.y * walk.width + last.x) * walk.depth * walk.groups * tile.size)
+
+
+def _rows_apart(walk: Walk) -> int:
+    """1 if rows of the source lie between those that are read."""
+    rows = {unit.y for phase in walk.phases for unit in phase.units}
+    return int(bool(rows) and walk.stride[0] > max(rows) - min(rows) + 1)
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:
