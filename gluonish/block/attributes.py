@@ -23,7 +23,7 @@ from gluonish.nd.dispatch import set_watch
 from gluonish.nd.snapshot import Snapshot, brief
 
 _counter = itertools.count(1)
-_latest = 0
+latest = [0]  # another number after any attribute of any Block, Parameter or Optimizer was assigned
 _lock = threading.Lock()
 _watchers = 0
 _watched_class: Any = None
@@ -39,14 +39,13 @@ _local = _Local()
 
 
 def changes() -> int:
-    """A number that is another one after any attribute of any Block, Parameter or Optimizer was assigned."""
-    return _latest
+    """The number that `latest` holds."""
+    return latest[0]
 
 
 def changed() -> None:
     """Tells that an attribute was assigned."""
-    global _latest
-    _latest = next(_counter)
+    latest[0] = next(_counter)
 
 
 def set_watched_class(cls: type) -> None:
@@ -90,7 +89,7 @@ class Reads:
 
     def hold(self) -> bool:
         """Whether every attribute still has the value it had."""
-        now = _latest
+        now = latest[0]
         everything = now != self._checked
         for owner, name, snapshot in self._seen.values():
             if (everything or (snapshot is not None and snapshot.mutable)) and not _same(owner, name, snapshot):

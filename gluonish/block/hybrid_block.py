@@ -58,19 +58,22 @@ class HybridBlock(Block):
         # inside a trace `_compiled` must not be read: the watch would take it for a fact about the model
         if state.trace is not None:
             return self._traced(state.trace, args, kwargs)
-        if not self._active or state.eager:
-            run: Any = self.forward
-        else:
-            run = self._compiled
-            if run is None:
-                run = self._compile()
         try:
-            return self._hooked(run, args, kwargs) if self._hooks else run(*args, **kwargs)
+            if self._hooks:
+                return self._hooked(self._run, args, kwargs)
+            if self._active and not state.eager:
+                return (self._compiled or self._compile()).run(args, kwargs)
+            return self.forward(*args, **kwargs)
         except Exception as error:
             better = self._explained(error, args, kwargs)
             if better is error:
                 raise
             raise better from None
+
+    def _run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the hooks are called around."""
+        run = self._compiled or self._compile() if self._active else self.forward
+        return run(*args, **kwargs)
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)  # looked up at each trace, so that a replaced forward is seen

@@ -20,6 +20,7 @@ from gluonish.hybrid.waves import Wave
 from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Plan
 from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
+from gluonish.nd.array import NDArray
 from gluonish.nd.ops.gather import out_of_range
 from gluonish.nd.size import Size, product
 
@@ -48,17 +49,13 @@ def _whole_lines(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, n
 
 
 class Kept:
-    """What one call keeps for its backward; its memory goes back to the program when nobody needs it any more."""
+    """Memory of what one call keeps for its backward, and the layout of it."""
 
-    def __init__(self, owner: Bound) -> None:
-        self.owner = owner
-        self.memory: np.ndarray
-        self.base: int
-        self.memory, self.base = owner.spare.pop() if owner.spare else block(owner.kept_size)
+    __slots__ = ("memory", "base", "layout")
 
-    def __del__(self) -> None:
-        if len(self.owner.spare) < 4:
-            self.owner.spare.append((self.memory, self.base))
+    def __init__(self, count: int, layout: Layout) -> None:
+        self.memory, self.base = block(count)
+        self.layout = layout
 
 
 class Recycler:
@@ -110,7 +107,7 @@ class Bound:
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
         self.steps: list[Step] = program.prepared.steps if prepared else program.main
         self.numbers: dict[int, tuple[int, ...]] = {}
-        self.spare: list[Any] = []
+        self.kept: list[Kept] = []  # of the last calls
         self.inputs = 0 if prepared else len(program.graph.inputs)
         self.captured_data: list[Any] = [None] * len(program.captured)
         self.stamp = -1
@@ -287,12 +284,14 @@ class Bound:
         if into is not None:
             outputs = into
         elif self.recycler is None:
-            outputs = [empty(shape, dtype) for shape, dtype in self.returned]
+            outputs = []
+            for shape, dtype in self.returned:  # no comprehension: it would cost as much as the array
+                outputs.append(empty(shape, dtype))
         else:
             outputs = self.recycler.take()
         kept = None
         if self.kept_layout:
-            kept = Kept(self)
+            kept = self._free_memory()
             for slot in self.kept_slots:
                 slots[slot] = kept.base
         if held is not None:
@@ -305,10 +304,11 @@ class Bound:
             slots[slot] = id(key)
         try:
             for call in self.calls:
-                if type(call) is list:
-                    call[0](*data, *outputs)
-                else:
+                if type(call) is not list:
                     call(data, outputs, kept, key, held)
+                elif call[0](*data, *outputs) is False:  # the first call, which has done nothing
+                    data = [in_order(x) for x in data]
+                    call[0](*data, *outputs)
         except BaseException:
             self.errors[:] = 0  # the next run begins anew
             raise
@@ -322,6 +322,17 @@ class Bound:
         if self.checked and (self.errors[0] or (self.cells and self.errors.any())):
             self._raise()
         return outputs, kept
+
+    def _free_memory(self) -> Kept:
+        """Memory to keep values in: that of an earlier call if nobody needs it any more."""
+        for i in range(len(self.kept)):
+            if getrefcount(self.kept[i]) == 2:  # that of the list, and that of the question
+                return self.kept[i]
+        kept = Kept(self.kept_size, self.kept_layout)
+        self.kept.append(kept)
+        if len(self.kept) > 4:
+            del self.kept[0]
+        return kept
 
     def _point_to_captured(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Looks where the captured arrays lie now; gives those not contiguous, with their copies for this run."""
@@ -387,7 +398,7 @@ class Bound:
             if place.at in self.program.held_inputs:
                 offset = self.held_layout[place.at - self.program.held_inputs.start][2]
                 return np.ndarray(shape, node.dtype, held.memory, held.base - address_of(held.memory) + offset)
-            return _begin(np.asarray(data[place.at]), shape)
+            return _begin(in_order(data[place.at]), shape)
         if place.area == "output":
             return _begin(outputs[place.at], shape)
         if place.area == "captured":
@@ -400,6 +411,11 @@ class Bound:
         }
         memory, base = (kept.memory, kept.base) if place.area == "kept" else areas[place.area]
         return np.ndarray(shape, node.dtype, memory, base - address_of(memory) + place.at)
+
+
+def in_order(x: Any) -> Any:
+    """A NumPy array in C order with the values of an array, itself where that is possible; None is None."""
+    return None if x is None else np.asarray(x._data if isinstance(x, NDArray) else x, order="C")
 
 
 def _begin(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

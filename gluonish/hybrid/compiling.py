@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from gluonish.hybrid.eager import eager_call
 from gluonish.kernels import compile as compiler
-from gluonish.kernels import entry, pool, target
+from gluonish.kernels import entry, facts, pool, target
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.pointers import RESOLVE
 from gluonish.nd.array import NDArray
@@ -38,7 +38,7 @@ def compile_kernels(kernels: Sequence[Kernel], name: str, wanted: Callable[[], b
     wanted: asked now and then; when it says no, the rest is left. Without it all are compiled in one go, which is
     fastest, and other threads that need the compiler wait.
     """
-    kernels = list(dict.fromkeys([*kernels, RESOLVE, entry.kernel(), *pool.kernels()]))
+    kernels = list(dict.fromkeys([*kernels, RESOLVE, entry.kernel(), facts.kernel(), *pool.kernels()]))
     together = len(kernels) if wanted is None else TOGETHER
     with _Bar(name, len(kernels)) as bar:
         for at in range(0, len(kernels), together):

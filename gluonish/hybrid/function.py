@@ -15,6 +15,7 @@ from gluonish.hybrid.graph import TraceError
 from gluonish.hybrid.numerics import current_precision
 from gluonish.hybrid.options import PLAIN, Options, options_of
 from gluonish.hybrid.passes import run_passes
+from gluonish.hybrid.repeat import Repeats
 from gluonish.hybrid.replace import KernelCall
 from gluonish.hybrid.stepwise import Stepwise
 from gluonish.hybrid.timing import example, measured
@@ -41,20 +42,26 @@ class CompiledFunction:
         self.options = options
         self.variants: list[Any] = []  # Variant, or Stepwise
         self.inspections: dict[Any, CompiledFunction] = {}  # of what is inside (`Block.inspect`)
+        self.repeats = Repeats()
         self._lock = threading.RLock()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the program that fits the arguments; traces and compiles one if none does."""
         if state.trace is not None or state.eager:  # inside another trace: becomes part of it
             return self.function(*args, **kwargs)
-        arrays: Any = args
-        structure = plain(len(args))
-        for a in args:
-            if type(a) is not NDArray:
-                structure = None
-        if kwargs or structure is None:
-            arrays = []
-            structure = flatten((args, kwargs), arrays)
+        return self.run(args, kwargs)
+
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same where no trace is under way."""
+        repeat = None if kwargs else self.repeats.find(args)
+        if repeat is not None:
+            return repeat.variant.call(args, repeat.sizes)
+        if not kwargs and all(type(a) is NDArray for a in args):
+            variant, sizes = self._variant(plain(len(args)), args)
+            self.repeats.note(variant, args, sizes)
+            return variant.call(args, sizes)
+        arrays: list[NDArray] = []
+        structure = flatten((args, kwargs), arrays)
         variant, sizes = self._variant(structure, arrays)
         return variant.call(arrays, sizes)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.kernels.facts import Facts
 from gluonish.nd.size import Guard, SizeLike
 
 
@@ -38,6 +39,17 @@ class Captured:
             tests = " or ".join(_unwanted(f"c{i}", wanted) for i, wanted in enumerate(self.wanted))
             rows.append(f"if {tests}: return None")
         return rows
+
+    def note(self, facts: Facts) -> bool:
+        """The same for a call like the last one: nothing moved; gives False where that is not to be told."""
+        for array in self.arrays:
+            facts.slot(array, "_data")
+            if self.wanted:
+                if array._entry is not None:  # a reference to it would keep what it was computed from
+                    return False
+                facts.slot(array, "_grad")
+                facts.slot(array, "_entry")
+        return True
 
     def moved(self) -> bool:
         """Whether all arrays have the shapes and dtypes they had, and share what they shared; notes their memory."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+from gluonish.kernels.facts import Facts
 from gluonish.nd.snapshot import FOREIGN, Snapshot, brief, is_by_identity
 
 _MISSING = object()
@@ -24,12 +25,13 @@ _LIMIT = 2000  # names of one trace
 
 
 class _Name:
-    """One name: where it is looked up, and what was there."""
+    """One name: where it is looked up (in a closure: which cell that is), and what was there."""
 
-    __slots__ = ("look", "text", "value", "snapshot")
+    __slots__ = ("look", "text", "value", "snapshot", "cell")
 
-    def __init__(self, look: Callable[[], Any], text: str) -> None:
+    def __init__(self, look: Callable[[], Any], text: str, cell: Any) -> None:
         self.look = look
+        self.cell = cell
         self.text = text
         self.value = look()
         self.snapshot = None if self.value is _MISSING else Snapshot(self.value)
@@ -67,6 +69,16 @@ class Names:
                 if not name.holds():
                     return False
         return True
+
+    def note(self, facts: Facts) -> list[Callable[[], bool]]:
+        """Notes the contents of closures, of which a change is seen in memory; gives the questions for the others."""
+        others = Names()
+        for key, name in self.names.items():
+            if name.cell is not None and name.snapshot is not None and not name.snapshot.mutable:
+                facts.content(name.cell)
+            else:
+                others.names[key] = name
+        return [others.hold] if others.names else []
 
     def changed(self) -> str:
         """The first that is not, as `global SCALE: 2.0 -> 3.0`; empty if all are."""
@@ -111,13 +123,13 @@ class Names:
             else:
                 self._note(id(space), f"global {name}", functools.partial(space.get, name, _MISSING))
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-            self._note(id(cell), f"variable {name} of the function around {function.__name__}", _looker(cell))
+            self._note(id(cell), f"variable {name} of the function around {function.__name__}", _looker(cell), cell)
         for what in ("__defaults__", "__kwdefaults__"):
             if getattr(function, what):
                 text = f"defaults of {function.__name__}"
                 self._note(id(function), text, functools.partial(getattr, function, what))
 
-    def _note(self, owner: int, text: str, look: Callable[[], Any]) -> None:
+    def _note(self, owner: int, text: str, look: Callable[[], Any], cell: Any = None) -> None:
         if (owner, text) in self.names:
             return
         value = look()
@@ -125,7 +137,7 @@ class Names:
             return
         if isinstance(value, FunctionType) and _is_foreign(value.__module__):
             return
-        self.names[owner, text] = _Name(look, text)
+        self.names[owner, text] = _Name(look, text, cell)
         if value is not _MISSING:
             self.look_into(value)
 

@@ -14,12 +14,12 @@ from typing import Any
 from gluonish.nd.errors import user_line
 
 MODES = ("fast", "strict")
-_now = "fast"
+setting = ["fast"]  # now
 
 
 def current_precision() -> str:
     """The setting now: "fast" or "strict"."""
-    return _now
+    return setting[0]
 
 
 class precision:
@@ -33,14 +33,12 @@ class precision:
     """
 
     def __init__(self, mode: str) -> None:
-        global _now
         if mode not in MODES:
             raise ValueError(f"precision must be one of {MODES}, got {mode!r} ({user_line()})")
-        self._before, _now = _now, mode
+        self._before, setting[0] = setting[0], mode
 
     def __enter__(self) -> precision:
         return self
 
     def __exit__(self, *problem: Any) -> None:
-        global _now
-        _now = self._before
+        setting[0] = self._before

@@ -25,6 +25,7 @@ from gluonish.hybrid.plan import Place, aligned, last_readers
 from gluonish.hybrid.remat import recompute_late
 from gluonish.hybrid.step import Step
 from gluonish.hybrid.together import wave_rows
+from gluonish.kernels.facts import Facts
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.pointers import address_of
 from gluonish.kernels.wave import WAVE
@@ -139,21 +140,24 @@ class Program:
         held: Kept | None = None,
         into: list[Any] | None = None,
     ) -> tuple[list[np.ndarray], Kept | None]:
-        """Runs the program on C-contiguous arrays: the outputs, and what is kept for the backward. into: C-contiguous
-        arrays that the outputs are written to, instead of new ones.
+        """Runs the program on arrays, NumPy's or NDArrays: the outputs, and what is kept for the backward. into:
+        C-contiguous arrays that the outputs are written to, instead of new ones.
 
         Raises: IndexError for an index out of range.
         """
+        free = self._bound.get(sizes)
+        if free is None:
+            free = self._bound[sizes] = []
         try:
-            bound = self._bound[sizes].pop()
-        except (KeyError, IndexError):  # new sizes, or another thread is running with these
+            bound = free.pop()
+        except IndexError:  # new sizes, or another thread is running with these
             bound = self._bind(sizes, held)
         if self.prepared.steps:
             self.prepared.refresh()
         try:
             return bound.run(data, key, held, into)
         finally:
-            self._bound.setdefault(sizes, []).append(bound)
+            free.append(bound)
 
     def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
         if not self._compiled:
@@ -162,7 +166,7 @@ class Program:
         with self._lock:
             while len(self._bound) > SIZES_KEPT:
                 self._bound.pop(next(iter(self._bound)))
-        return Bound(self, sizes, held_layout=() if held is None else held.owner.kept_layout)
+        return Bound(self, sizes, held_layout=() if held is None else held.layout)
 
     def kernels(self) -> list[Kernel]:
         """What must be compiled before it can run."""
@@ -173,7 +177,7 @@ class Program:
         with self._lock:
             self._bound = {}
         self.prepared.bound = None
-        self.prepared.version = None
+        self.prepared.stamp = -1
 
     def size_table(self, sizes: tuple[int, ...]) -> dict[str, int]:
         """The values of all symbolic sizes, by their text."""
@@ -233,7 +237,8 @@ class Prepared:
         self.base = -(-address_of(self.memory) // 64) * 64
         self.program = program
         self.bound: Bound | None = None
-        self.version: Any = None
+        self.facts: Facts  # the versions of the sources when the steps were run
+        self.stamp = -1
         self._lock = threading.Lock()
 
     def _place(self, program: Program, own: dict[int, Node]) -> int:
@@ -249,19 +254,21 @@ class Prepared:
 
     def refresh(self) -> None:
         """Runs the steps if an array they read has changed."""
-        version = self.program.stamp  # versions and the stamp only grow, so an equal sum means that nothing changed
-        for a in self.sources:
-            version += a._version[0]
-        if version == self.version:
+        if self.stamp == self.program.stamp and self.same():
             return
         with self._lock:
-            if version == self.version:  # another thread was quicker, and may be reading already
+            stamp, versions = self.program.stamp, [a._version[0] for a in self.sources]
+            if stamp == self.stamp and self.same():  # another thread was quicker, and may be reading already
                 return
             if self.bound is None:
-                self.bound = Bound(self.program, (), prepared=True)
+                self.bound, self.facts = Bound(self.program, (), prepared=True), Facts()
+                for a in self.sources:
+                    self.facts.item(a._version)
+                self.same = self.facts.question()
             self.bound.stamp = -1
             self.bound.run([], None)
-            self.version = version
+            self.facts.renew(versions)
+            self.stamp = stamp
 
 
 def _first_writers(steps: list[Step]) -> dict[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gluonish.hybrid.bound import ROW, Bound, Kept
+from gluonish.hybrid.bound import ROW, Bound, Kept, in_order
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Node
 from gluonish.hybrid.program import Program
@@ -38,10 +38,10 @@ class StepRun:
         self.program = program
         if program.prepared.steps:
             program.prepared.refresh()
-        self.bound = Bound(program, sizes, prepared, () if held is None else held.owner.kept_layout)
-        self.data = list(data)
+        self.bound = Bound(program, sizes, prepared, () if held is None else held.layout)
+        self.data = [in_order(x) for x in data]
         self.outputs = [np.empty(shape, dtype) for shape, dtype in self.bound.returned]
-        self.kept = Kept(self.bound) if self.bound.kept_layout else None
+        self.kept = Kept(self.bound.kept_size, self.bound.kept_layout) if self.bound.kept_layout else None
         self.key, self.held = key, held
         self.works = [(step, self._work(number)) for number, step in enumerate(self.bound.steps)]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gluonish.hybrid.bound import in_order
 from gluonish.hybrid.compiling import Pending
 from gluonish.hybrid.gradient import cut
 from gluonish.hybrid.graph import Graph, Node, TraceError, check_closed, ordered
@@ -20,6 +21,7 @@ from gluonish.hybrid.prints import Print
 from gluonish.hybrid.program import Program
 from gluonish.hybrid.trace import Trace, tracing
 from gluonish.hybrid.verify import Verified, verified_gradients
+from gluonish.kernels.facts import Facts
 from gluonish.kernels.pointers import address_of
 from gluonish.nd import autograd, dispatch, random
 from gluonish.nd.array import NDArray
@@ -77,8 +79,8 @@ class Variant:
         self.guards = list(trace.sizes.guards.values())
         wanted = [wants(x) if self.recording else None for x in arrays]
         self.arguments = [Argument(a.shape, a.dtype, w) for a, w in zip(trace.arguments, wanted)]
-        captured = Captured(self.captured, self.recording, self._moved)
-        self.match = matcher(self.arguments, self.guards, self.symbols, captured)
+        self.found = Captured(self.captured, self.recording, self._moved)
+        self.match = matcher(self.arguments, self.guards, self.symbols, self.found)
 
     # --- guards -------------------------------------------------------------------------------------------------------
     def fits(self, arrays: Sequence[NDArray]) -> Any:
@@ -92,6 +94,20 @@ class Variant:
         if self.names.names and not self.names.hold():
             return None
         return sizes if not self.values_read or self._values_hold() else None
+
+    def note(self, facts: Facts) -> list[Callable[[], bool]] | None:
+        """Notes what `fits` looks at beside the arguments. Gives the questions that are asked all the same, or None
+        where there is no way around `fits`."""
+        if not self.found.note(facts):
+            return None
+        for array, _, _ in self.values_read:
+            facts.slot(array, "_data")
+            facts.item(array._version)
+        questions = [work.holds for work in self.each_run] + self.names.note(facts)
+        if self.reads is not None:
+            facts.item(self.watch.latest)
+            questions += [self.reads.hold] if self.reads.volatile else []
+        return questions
 
     def _values_hold(self) -> bool:
         return all(a._version[0] == version and a._data is data for a, version, data in self.values_read)
@@ -151,25 +167,35 @@ class Variant:
     def run(self, arrays: Sequence[NDArray], sizes: tuple[int, ...]) -> Any:
         """Runs the forward program; under recording, notes the call on the tape."""
         key = random.default.reserve(self.count_blocks(*sizes)[0]) if self.draws else None
-        data = [d if (d := x._data).flags.c_contiguous else np.ascontiguousarray(d) for x in arrays]
-        for work in self.each_run:
-            work.before()
-        was = [a._data.copy() for a in self.relied]
+        if self.each_run:
+            for work in self.each_run:
+                work.before()
+        was = [a._data.copy() for a in self.relied] if self.relied else ()
+        if self.in_place:
+            results, kept = self._run_in_place(arrays, sizes, key)
+        else:
+            results, kept = self.program.run(arrays, sizes, key)
+        outputs = []
+        for data in results:  # no comprehension: it would cost as much as the array
+            outputs.append(NDArray(data))
+        if self.deliveries or self.written or self.prints:
+            self._deliver(arrays, outputs, sizes)
+        if self.each_run:
+            for work in self.each_run:
+                work.after()
+        if self.backward is not None:
+            note_call(Call(self, sizes, kept, key, arrays, was), outputs, self.differentiable)
+        return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
+
+    def _run_in_place(self, arrays: Sequence[NDArray], sizes: tuple[int, ...], key: Any) -> Any:
+        """Runs the program where it writes to arguments."""
+        data = [in_order(x) for x in arrays]
         try:
-            if self.in_place:
-                apart(data, self.in_place)
-            results, kept = self.program.run(data, sizes, key)
+            apart(data, self.in_place)
+            return self.program.run(data, sizes, key)
         finally:  # whatever happened, they may have changed
             for position in self.in_place:
                 taken_back(arrays[position], data[position])
-        outputs = [NDArray(d) for d in results]
-        if self.deliveries or self.written or self.prints:
-            self._deliver(arrays, outputs, sizes)
-        for work in self.each_run:
-            work.after()
-        if self.backward is not None:
-            note_call(Call(self, sizes, data, kept, key, arrays, was), outputs, self.differentiable)
-        return outputs[0] if self.single else unflatten(self.structure, iter(outputs))
 
     def _deliver(self, arrays: Sequence[NDArray], outputs: list[NDArray], sizes: tuple[int, ...]) -> None:
         """Hands out gradients and the values of arguments that the function assigned to; prints what it printed."""
@@ -228,11 +254,6 @@ def taken_back(array: NDArray, written: np.ndarray) -> None:
     array._version[0] += 1
 
 
-def contiguous(data: np.ndarray) -> np.ndarray:
-    """The array itself if it lies in C order, else a copy that does."""
-    return data if data.flags.c_contiguous else np.ascontiguousarray(data)
-
-
 class Backward:
     """The backward of a variant: its graph, compiled when it first runs."""
 
@@ -257,21 +278,19 @@ class Call:
     """One recorded call: stands on the tape where an op would, and knows how to give gradients."""
 
     vjp = True
-    __slots__ = ("variant", "sizes", "data", "kept", "key", "arrays", "was", "specs", "eager")
+    __slots__ = ("variant", "sizes", "kept", "key", "arrays", "was", "specs", "eager")
 
     def __init__(
         self,
         variant: Variant,
         sizes: tuple[int, ...],
-        data: list[np.ndarray],
         kept: Any,
         key: Any,
         arrays: Sequence[NDArray],
-        was: list[np.ndarray],
+        was: Sequence[np.ndarray],
     ) -> None:
         self.variant = variant
         self.sizes = sizes
-        self.data = data
         self.kept = kept
         self.key = key
         self.arrays = arrays
@@ -300,8 +319,8 @@ class Call:
         data: list[Any] = []
         for i in self.variant.heads:
             given = grads.get(i)
-            data.append(np.zeros(*self.specs[i]) if given is None else contiguous(given._data))
-        return data + self.variant.backward.gap + self.data  # type: ignore[union-attr]
+            data.append(np.zeros(*self.specs[i]) if given is None else given)
+        return [*data, *self.variant.backward.gap, *self.arrays]  # type: ignore[union-attr]
 
     def _eager_gradients(self, grads: dict[int, NDArray], inputs: Any) -> list[tuple[NDArray, NDArray]]:
         """Gradients that can be differentiated again: the call is repeated eagerly, with the same random numbers."""

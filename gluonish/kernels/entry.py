@@ -2,8 +2,8 @@
 
 A call through ctypes costs about 0.3 microseconds and each address stored from Python 0.1: as much as a small kernel.
 So the table gets a function of CPython's own kind for fast calls (`METH_FASTCALL`: bound object, address of the
-arguments, their number). It stores the addresses of its arguments, NumPy arrays, in the program's list of objects, and
-lets the pool's executor walk the table.
+arguments, their number). It stores the addresses of its arguments in the program's list of objects, and lets the pool's
+executor walk the table.
 
 The GIL is kept by programs of some microseconds, since a thread that gives it away may wait milliseconds to get it
 back; others let it go, so that several Python threads compute at once.
@@ -14,50 +14,79 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gluonish.kernels import pool
 from gluonish.kernels.compile import address
 from gluonish.kernels.kernel import Kernel
-from gluonish.kernels.pointers import HEAD
+from gluonish.kernels.pointers import FLAGS, HEAD, IN_ORDER, KIND, SLOTS
+from gluonish.nd.array import NDArray
 
 _FASTCALL = 0x0080  # METH_FASTCALL
 
-# an entry is bound to the array [objects, table, steps, whether to let the GIL go, executor, its control block, and the
-# functions that let the GIL go, take it again and count a reference, and None]
+# an entry is bound to the array [objects, table, steps, whether to let the GIL go, executor, its control block, the
+# functions that let the GIL go, take it again, count a reference and discount one, None, False, the type NDArray, the
+# type of NumPy's arrays]
 _ENTER = Kernel(
     "enter",
     f"""
 def enter(bound, arguments, count):
     words = read_i64(bound + {HEAD}, 0)
     objects, table, steps = read_i64(words, 0), read_i64(words, 1), read_i64(words, 2)
+    answer = read_i64(words, 10)
     for k in range(count):
-        write_i64(objects, k, read_i64(arguments, k))
-    if read_i64(words, 3) != 0:
-        thread = call_integer(read_i64(words, 6), 0, 0, 0, 0)
-        call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
-        call_function(read_i64(words, 7), thread, 0)
-    else:
-        call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
-    call_function(read_i64(words, 8), read_i64(words, 9), 0)
-    return read_i64(words, 9)
+        array = read_i64(arguments, k)
+        kind = read_i64(array + {KIND}, 0)
+        if kind == read_i64(words, 12):
+            array = read_i64(array + {SLOTS["_data"]}, 0)
+            kind = read_i64(array + {KIND}, 0)
+        if array != read_i64(words, 10):
+            if kind != read_i64(words, 13):
+                answer = read_i64(words, 11)
+            elif cast_i64(read_u32(array + {FLAGS}, 0)) & {IN_ORDER} == 0:
+                answer = read_i64(words, 11)
+        write_i64(objects, k, array)
+    if answer == read_i64(words, 10):
+        if read_i64(words, 3) != 0:
+            for k in range(count):
+                call_function(read_i64(words, 8), read_i64(objects, k), 0)
+            thread = call_integer(read_i64(words, 6), 0, 0, 0, 0)
+            call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
+            call_function(read_i64(words, 7), thread, 0)
+            for k in range(count):
+                call_function(read_i64(words, 9), read_i64(objects, k), 0)
+        else:
+            call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
+    call_function(read_i64(words, 8), answer, 0)
+    return answer
 """,
     gives=True,
 )
 
 
-def entry(table: int, steps: int, objects: int = 0, release: bool = True) -> Callable[..., None]:
+def entry(table: int, steps: int, objects: int = 0, release: bool = True) -> Callable[..., Any]:
     """A function that runs the first `steps` rows of the program table at an address (see `pool.py`).
 
-    Its arguments are stored, as addresses of objects, from the address `objects` on; there must be room for them, and
-    the table must outlive the function. release: let the GIL go meanwhile.
+    Its arguments are NumPy arrays in C order, NDArrays of such, or None. The addresses of the NumPy arrays are stored
+    from the address `objects` on; there must be room for them, and the table must outlive the function. It gives None,
+    or does nothing and gives False where an argument is something else. release: let the GIL go meanwhile.
     """
     execute, control = pool.executor()
-    api = ctypes.pythonapi
-    save, restore, keep = map(pool.address_of, (api.PyEval_SaveThread, api.PyEval_RestoreThread, api.Py_IncRef))
-    words = [objects, table, steps, int(release), execute, control, save, restore, keep, id(None)]
-    return _make(_method(address(_ENTER)), np.array(words, np.int64))
+    names = ("PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef", "Py_DecRef")
+    functions = [pool.address_of(getattr(ctypes.pythonapi, name)) for name in names]
+    objects_known = [id(x) for x in (None, False, NDArray, np.ndarray)]
+    words = [objects, table, steps, int(release), execute, control, *functions, *objects_known]
+    return builtin(address(_ENTER), np.array(words, np.int64))
+
+
+def builtin(function: int, words: np.ndarray) -> Callable[..., Any]:
+    """The compiled function at an address as a built-in one of the interpreter. It gets the address of `words`, to
+    which it is bound, the address of its arguments and their number, and gives an object that it counts a reference
+    to."""
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+    return make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(_method(function)), words, None)  # type: ignore[no-any-return]
 
 
 def kernel() -> Kernel:
@@ -74,9 +103,4 @@ class _Method(ctypes.Structure):
 
 @functools.cache
 def _method(function: int) -> _Method:
-    return _Method(b"program", function, _FASTCALL, None)  # cached: it must live as long as any entry
-
-
-def _make(method: _Method, words: np.ndarray) -> Callable[..., None]:
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), words, None)
+    return _Method(b"compiled", function, _FASTCALL, None)  # cached: it must live as long as any built-in function
