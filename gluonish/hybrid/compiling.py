@@ -89,7 +89,7 @@ class Pending:
     def __init__(self, variant: Variant, after: Any = None) -> None:
         self.variant, self.after = variant, after
         programs = [variant.program, *([variant.backward.program()] if variant.backward is not None else [])]
-        self.kernels = [s.kernel for p in programs for s in p.steps if s.kernel is not None]
+        self.kernels = [kernel for p in programs for s in p.steps for kernel in s.kernels]
         self.machine = target.current()
         self.error: Exception | None = None
         self._start()

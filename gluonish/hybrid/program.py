@@ -23,6 +23,7 @@ from gluonish.hybrid.passes.batch_norm import captured_only
 from gluonish.hybrid.plan import Place, aligned, last_readers
 from gluonish.hybrid.remat import recompute_late
 from gluonish.hybrid.step import Step
+from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.pointers import address_of
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
@@ -60,7 +61,7 @@ class Program:
         self._bound: dict[tuple[int, ...], list[Bound]] = {}
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
-        self._compiled = False
+        self._compiled: set[Kernel | None] = set()
 
     # --- building -----------------------------------------------------------------------------------------------------
     def _outer_places(self) -> dict[int, Place]:
@@ -149,9 +150,11 @@ class Program:
             self._bound.setdefault(sizes, []).append(bound)
 
     def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
-        if not self._compiled:
-            compile_kernels([s.kernel for s in self.steps if s.kernel is not None], self.graph.name)
-            self._compiled = True
+        table = self.size_table(sizes)
+        chosen = [s.chosen([table[str(z)] if isinstance(z, Size) else z for z in s.sizes]) for s in self.steps]
+        if not self._compiled.issuperset(chosen):
+            compile_kernels([kernel for kernel in chosen if kernel is not None], self.graph.name)
+            self._compiled.update(chosen)
         with self._lock:
             while len(self._bound) > SIZES_KEPT:
                 self._bound.pop(next(iter(self._bound)))
