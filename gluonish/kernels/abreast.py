@@ -14,13 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.kernel import External, Kernel
 from gluonish.kernels.loops import SPOTS, STREAMING, Fold, Line, Loop, Pick, combined
 from gluonish.kernels.row_loops import GROUP, SHORT, Rows
 from gluonish.kernels.scalars import SCALARS
+from gluonish.kernels.streams import LINE
 from gluonish.kernels.tiling import tile_of
 
 FEWEST = 16  # rows in all that are worth it
+ASKED = 2  # inputs whose next rows are asked for
 MOST = 6  # arrays that are turned; each takes a buffer in the nearest cache
 _FLOATS = {4: "float32", 8: "float64"}  # squares are turned as numbers of this size, whatever they are
 _LIGHT = 12  # lines of a pass that goes over several elements of each row at a time
@@ -51,6 +53,32 @@ def abreast_kernel(loop: Loop) -> Kernel:
     return _Abreast(loop).kernel()
 
 
+def turning(source: str, last: str, place: str, size: int) -> list[str]:
+    """Source that turns `count` rows from `row` on of an array of `outer` rows of `last` elements, so many bytes each.
+
+    Element c of row r comes to place c * GROUP + r. What lies behind a row comes along, to places behind those of its
+    last element; only at the end of the array there is nothing to come.
+    """
+    side = tile_of(_FLOATS[size]).lanes
+    return [
+        f"for r in range(0, count, {side}):",
+        f"    for c in range(0, {last}, {side}):",
+        f"        a, b = {source} + ((row + r) * {last} + c) * {size}, {place} + (c * {GROUP} + r) * {size}",
+        f"        if (row + r + {side - 1}) * {last} + c + {side} <= outer * {last}:",
+        f"            block{size}(a, {last} * {size}, b, {GROUP * size})",
+        "        else:",
+        f"            beside, below = min({side}, {last} - c), min({side}, count - r)",
+        f"            edge{size}(a, {last} * {size}, b, {GROUP * size}, beside, below)",
+    ]
+
+
+def squares(sizes: Iterable[int]) -> tuple[External, ...]:
+    """The intrinsics that `turning` calls for elements of these sizes."""
+    kinds = [(size, _FLOATS[size], tile_of(_FLOATS[size]).lanes) for size in sorted(set(sizes))]
+    names = ("block", "edge")
+    return tuple((f"{name}{size}", f"transposing:{name}", (kind, side)) for size, kind, side in kinds for name in names)
+
+
 class _Abreast(Rows):
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
@@ -59,6 +87,7 @@ class _Abreast(Rows):
         self.columns = {f"x{i}": x for i, x in inputs if x.moves[-1] and not any(x.moves[:-1])}
         self.of_rows = [(i, x) for i, x in inputs if not x.moves[-1] and any(x.moves[:-1])]
         self.codes = {line.name: line.code for line in loop.lines} | {f"x{i}": x.code for i, x in inputs}
+        self.asked = False
         self.used: set[int] = set()  # squares: the sizes of what they turn
 
     def kernel(self) -> Kernel:
@@ -97,20 +126,16 @@ class _Abreast(Rows):
             out("    settled()")
         return Kernel(loop.name + "_abreast", str(out).replace(f"def {loop.name}(", f"def {loop.name}_abreast("), self._all_externals())
 
-    def _all_externals(self) -> tuple:
+    def _all_externals(self) -> tuple[External, ...]:
         largest = max([SCALARS[x.code].size for _, x in (*self.turned, *self.full)])
         streaming = STREAMING[:2] if self.streamed else ()
-        squares = []
-        for size in sorted(self.used):
-            floats = _FLOATS[size]
-            side = tile_of(floats).lanes
-            squares += [(f"{name}{size}", f"transposing:{name}", (floats, side)) for name in ("block", "edge")]
         buffers = (
+            ("prefetch", "folds:prefetch", ()),
             ("turned", "streams:buffer", (SHORT * GROUP * largest,)),
             ("turned_back", "streams:buffer", ((SHORT * GROUP + 64) * largest,)),
             ("lanes", "streams:buffer", (8 * GROUP,)),
         )
-        return (*self.body.externals(), *streaming, *buffers, *squares)
+        return (*self.body.externals(), *streaming, *buffers, *squares(self.used))
 
     # --- memory -------------------------------------------------------------------------------------------------------
     def _decide(self) -> None:
@@ -149,24 +174,13 @@ class _Abreast(Rows):
         out = self.out
         for i, x in self.turned:
             size = SCALARS[x.code].size
-            self._turn(i, size)
+            self.used.add(size)
+            for line in turning(f"in{i}", self.last, f"t{i}", size):
+                out(line)
         if self.of_rows:
             out("for j in range(count):")
             for i, x in self.of_rows:
                 out(f"    store_{x.code}(of_x{i}, j, load_{x.code}(in{i}, row + j))")
-
-    def _turn(self, i: int, size: int) -> None:
-        """Turns an input's rows. What lies behind a row comes along; the end of the array alone asks for care."""
-        out, side = self.out, tile_of(_FLOATS[size]).lanes
-        self.used.add(size)
-        out(f"for r in range(0, count, {side}):")
-        out(f"    for c in range(0, {self.last}, {side}):")
-        out(f"        a, b = in{i} + ((row + r) * {self.last} + c) * {size}, t{i} + (c * {GROUP} + r) * {size}")
-        out(f"        if (row + r + {side - 1}) * {self.last} + c + {side} <= outer * {self.last}:")
-        out(f"            block{size}(a, {self.last} * {size}, b, {GROUP * size})")
-        out("        else:")
-        beside, below = f"min({side}, {self.last} - c)", f"min({side}, count - r)"
-        out(f"            edge{size}(a, {self.last} * {size}, b, {GROUP * size}, {beside}, {below})")
 
     def _turn_back(self, i: int, size: int) -> None:
         """Turns an output's rows back. What lies beyond a row's end is written over by the next row: the squares of the
@@ -260,10 +274,22 @@ class _Abreast(Rows):
         out, names = self.out, list(names)
         out(f"for k in range({self.last}):")
         out.depth += 1
+        self._ask_for_next(names)
         self._load_columns(names)
         out(f"for j in range({GROUP}):")
         out.depth += 1
         return self._load(names)
+
+    def _ask_for_next(self, names: list[str]) -> None:
+        """While a group is computed on, memory brings the next one: in the first pass that computes much, or the last."""
+        ends = all(name in self.ends for name in names) and bool(self.full)
+        if self.asked or not (ends or any(self._costly(n) for n in self._needed(names))):
+            return
+        self.asked = True
+        for i, x in self.turned[:ASKED]:
+            size = SCALARS[x.code].size
+            for line in range(size * GROUP // LINE):
+                self.out(f"prefetch(in{i} + ((row + {GROUP}) * {self.last} + k * {GROUP}) * {size} + {line * LINE})")
 
     def _load_columns(self, names: Iterable[str]) -> None:
         for name in sorted(self._needed(names) & set(self.columns)):

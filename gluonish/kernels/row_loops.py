@@ -20,7 +20,7 @@ from gluonish.kernels.scalars import SCALARS
 from gluonish.kernels.streams import LINE
 
 LONG = 512  # elements of a row from which on the next row is asked for
-SHORT = 64  # elements of a row up to which rows go side by side (`abreast.py`)
+SHORT = 128  # elements of a row up to which rows go side by side (`abreast.py`)
 GROUP = 64  # rows that do
 BLOCKS = {1: (512, 8, 0), 2: (128, 6, 1)}  # pass: elements between two requests, lines asked for, quarter they begin at
 NEAR = 32768  # bytes of a buffer for rows that are streamed
