@@ -72,6 +72,12 @@ def turning(source: str, last: str, place: str, size: int) -> list[str]:
     ]
 
 
+def asking(source: str, last: str, size: int) -> list[str]:
+    """Source that asks for one of the next group's pieces, in a loop over k that has as many turns as a row elements."""
+    place = f"{source} + ((row + {GROUP}) * {last} + k * {GROUP}) * {size}"
+    return [f"prefetch({place} + {line})" for line in range(0, size * GROUP, LINE)]
+
+
 def squares(sizes: Iterable[int]) -> tuple[External, ...]:
     """The intrinsics that `turning` calls for elements of these sizes."""
     kinds = [(size, _FLOATS[size], tile_of(_FLOATS[size]).lanes) for size in sorted(set(sizes))]
@@ -224,7 +230,7 @@ class _Abreast(Rows):
         for fold in folds:
             out(f"    store_{fold.code}(of_{fold.name}, j, {fold.initial})")
         base = out.depth
-        done = self._each([f.operand for f in folds])
+        done = self._each([f.operand for f in folds], not (waiting or self.full or self.down))
         for fold in folds:
             self.body.value(fold.operand, done, "j")
         for name, place in keep.items():
@@ -239,7 +245,7 @@ class _Abreast(Rows):
         left = [(i, o) for i, o in self.full if self.held.get(o.value) != i]
         out, base = self.out, self.out.depth
         if left:
-            done = self._each([o.value for _, o in left])
+            done = self._each([o.value for _, o in left], True)
             for _, o in left:
                 self.body.value(o.value, done, "j")
             for i, o in left:
@@ -269,27 +275,25 @@ class _Abreast(Rows):
             out(f"store_{x.code}(sums{k}, k, sum{k})")
         out.depth = base
 
-    def _each(self, names: Iterable[str]) -> set[str]:
-        """Begins the loops over a group's elements; gives the names that are known in them."""
-        out, names = self.out, list(names)
+    def _each(self, names: list[str], last: bool) -> set[str]:
+        """Begins the loops over a group's elements for a pass, maybe the last; gives the names that are known in it."""
+        out = self.out
         out(f"for k in range({self.last}):")
         out.depth += 1
-        self._ask_for_next(names)
+        self._ask_for_next(names, last)
         self._load_columns(names)
         out(f"for j in range({GROUP}):")
         out.depth += 1
         return self._load(names)
 
-    def _ask_for_next(self, names: list[str]) -> None:
+    def _ask_for_next(self, names: list[str], last: bool) -> None:
         """While a group is computed on, memory brings the next one: in the first pass that computes much, or the last."""
-        ends = all(name in self.ends for name in names) and bool(self.full)
-        if self.asked or not (ends or any(self._costly(n) for n in self._needed(names))):
+        if self.asked or not (last or any(self._costly(n) for n in self._needed(names))):
             return
         self.asked = True
         for i, x in self.turned[:ASKED]:
-            size = SCALARS[x.code].size
-            for line in range(size * GROUP // LINE):
-                self.out(f"prefetch(in{i} + ((row + {GROUP}) * {self.last} + k * {GROUP}) * {size} + {line * LINE})")
+            for line in asking(f"in{i}", self.last, SCALARS[x.code].size):
+                self.out(line)
 
     def _load_columns(self, names: Iterable[str]) -> None:
         for name in sorted(self._needed(names) & set(self.columns)):
@@ -329,24 +333,47 @@ class _Abreast(Rows):
                 if all(o in done or o not in self.body.lines for o in line.operands):
                     done.add(line.name)
                     ready.append(line)
-        if not ready:
-            return
-        ready_names = {x.name for x in ready}
-        branches = any(x.function in SPOTS for x in ready)  # a check of indices is for rows that exist only
+        spots = [x for x in ready if x.function in SPOTS]
         out = self.out
-        out("for j in range(count):" if branches else f"for j in range({GROUP}):")
-        out.depth += 1
-        reads = {o for x in ready for o in x.operands} - ready_names
-        for name in sorted(reads & set(self._values_of_rows())):
-            out(f"{name} = load_{self.codes[name]}(of_{name}, j)")
-        for line in ready:
-            if line.function in SPOTS:
-                self.body.spot(line, "row + j")
-            else:
-                out(f"{line.name} = {self.body.call(line)}")
-            out(f"store_{line.code}(of_{line.name}, j, {line.name})")
-        out.depth -= 1
+        if ready:
+            for x in spots:
+                out(f"wrong_{x.name} = 0")
+            out(f"for j in range({'count' if spots else GROUP}):")  # indices are checked of rows that exist only
+            out.depth += 1
+            self._lanes_of(ready)
+            for x in ready:
+                self._spot(x) if x in spots else out(f"{x.name} = {self.body.call(x)}")
+                out(f"store_{x.code}(of_{x.name}, j, {x.name})")
+            out.depth -= 1
+        for x in spots:
+            self._note_wrong(x)
         self.done = done
+
+    def _lanes_of(self, lines: list[Line]) -> None:
+        reads = {o for x in lines for o in x.operands} - {x.name for x in lines}
+        for name in sorted(reads & set(self._values_of_rows())):
+            self.out(f"{name} = load_{self.codes[name]}(of_{name}, j)")
+
+    def _spot(self, x: Line) -> None:
+        """As `Body.spot`, without a branch: what is wrong is counted."""
+        out, at = self.out, x.name
+        out(f"{at} = cast_i64({x.operands[0]})")
+        if x.function == "spot":
+            out(f"{at} = where(less({at}, 0), {at} + {self.last}, {at})")
+        out(f"off = logical_or(less({at}, 0), greater_equal({at}, {self.last}))")
+        out(f"{at} = where(off, 0, {at})")
+        out(f"wrong_{at} = wrong_{at} + cast_i64(off)")
+
+    def _note_wrong(self, x: Line) -> None:
+        """Where an index is wrong, they are gone through again, one by one, to say which."""
+        out = self.out
+        out(f"if wrong_{x.name} > 0:")
+        out.depth += 1
+        out("for j in range(count):")
+        out.depth += 1
+        self._lanes_of([x])
+        self.body.spot(x, "row + j")
+        out.depth -= 2
 
     def _pick(self, pick: Pick) -> None:
         out = self.out

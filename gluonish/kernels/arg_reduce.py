@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gluonish.kernels.abreast import squares, turning, wanted
+from gluonish.kernels.abreast import asking, squares, turning, wanted
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.row_loops import GROUP, SHORT
 from gluonish.kernels.scalars import SCALARS
@@ -203,6 +203,7 @@ def abreast_kernel(code: str, largest: bool) -> Kernel:
     """The first kernel with the same arguments for short rows, which go side by side (`abreast.py`)."""
     size = SCALARS[code].size
     turn = "\n".join(" " * 12 + line for line in turning("x", "size", "turned", size))
+    asked = "\n                ".join(asking("x", "size", size))
     source = f"""
 def arg_reduce_abreast(args, begin, end):
 {_HEAD}
@@ -218,6 +219,8 @@ def arg_reduce_abreast(args, begin, end):
             for j in range({GROUP}):
                 store_{code}(bests, j, load_{code}(turned, j))
                 store_i32(places, j, int32(0))
+            for k in range(size):
+                {asked}
             for k in range(1, middle, {TOGETHER}):
 {_rows_together(code, largest, TOGETHER, str(GROUP), 16)}
             for k in range(middle, size):
@@ -227,6 +230,7 @@ def arg_reduce_abreast(args, begin, end):
 """
     names = (
         *squares([size]),
+        ("prefetch", "folds:prefetch", ()),
         ("buffer_of_group", "streams:buffer", (SHORT * GROUP * size,)),
         ("bests_of_columns", "random:local", (8 * GROUP,)),
         ("places_of_columns", "random:local", (4 * GROUP,)),
