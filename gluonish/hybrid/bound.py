@@ -18,7 +18,7 @@ from gluonish.hybrid.step import Step, worth_sharing
 from gluonish.hybrid.together import found_waves, with_waves, within_memory
 from gluonish.hybrid.waves import Wave
 from gluonish.kernels.entry import entry
-from gluonish.kernels.kernel import Plan
+from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
 from gluonish.nd.array import NDArray
 from gluonish.nd.ops.gather import out_of_range
@@ -159,7 +159,9 @@ class Bound:
 
     def _plan(self, regions: Sequence[Region]) -> None:
         self.plans: list[Plan | None] = []
+        self.kernels: list[Kernel | None] = []
         for step in self.steps:
+            self.kernels.append(step.chosen([self.number(s) for s in step.sizes]) if step.kernel is not None else None)
             if step.kernel is None:
                 self.plans.append(None)
                 continue
@@ -204,7 +206,9 @@ class Bound:
             if step.checks:
                 words.append(number)
             self.shared.append(self.long(step, plan))
-            rows.append((step.kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
+            kernel = self.kernels[number]
+            assert kernel is not None
+            rows.append((kernel.address, start, plan.tiles, int(plan.tiles > 1 and self.shared[-1])))
             if step.checks and self.updates:  # nothing may be updated by what comes of a wrong index
                 self.parts += [(begun, len(rows)), self._stop_if_wrong]
                 begun = len(rows)

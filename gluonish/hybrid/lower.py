@@ -6,7 +6,7 @@ the fallback: an op that kernels lack runs through NumPy inside the program, and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gluonish.hybrid import (
@@ -25,10 +25,10 @@ from gluonish.hybrid.graph import Graph, Node, users
 from gluonish.hybrid.leading import read_in_place
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.pair_runs import paired
-from gluonish.hybrid.step import Step, temp
+from gluonish.hybrid.step import Aside, Step, temp
 from gluonish.kernels import arg_reduce, moves, pooling, target
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.scalars import CODES
+from gluonish.kernels.scalars import CODES, SCALARS
 from gluonish.nd.size import product
 
 Lowering = Callable[[Node], "list[Step] | None"]
@@ -104,29 +104,32 @@ def _numpy(node: Node) -> Step:
 def _arg(node: Node) -> list[Step]:
     x = node.inputs[0]
     code, largest, axis = CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"]
-    partial = temp(node, tuple(x.shape), lambda sizes: (arg_reduce.partial_count(sizes, axis),))
-    first, second = arg_reduce.partial_kernel(code, largest), arg_reduce.combine_kernel(code, largest)
+    def count(sizes: Sequence[int]) -> tuple[int, ...]:
+        return (arg_reduce.partial_count(sizes, axis),)
 
-    def work(ins: Any, outs: Any, plan: Any) -> float:
-        return 0.2 * float(product(ins[0]))
-
-    def partial_plan(ins: Any, outs: Any, sizes: Any) -> Plan:
-        return arg_reduce.partial_plan(ins[0], axis)
-
-    def combine_plan(ins: Any, outs: Any, sizes: Any) -> Plan:
-        return arg_reduce.combine_plan(ins[0], axis)
-
-    return [
-        Step([x], [partial], first, partial_plan, nodes=[node], work=work),
-        Step(
-            [x, partial],
-            [node],
-            second,
-            combine_plan,
-            nodes=[node],
-            work=lambda ins, outs, plan: float(product(ins[1])),
-        ),
-    ]
+    places, values = temp(node, tuple(x.shape), count), temp(x, tuple(x.shape), count)
+    first = Step(
+        [x],
+        [places, values, node],
+        arg_reduce.partial_kernel(code, largest),
+        lambda ins, outs, sizes: arg_reduce.partial_plan(ins[0], axis),
+        tuple(x.shape),
+        nodes=[node],
+        work=lambda ins, outs, plan: 0.2 * float(product(ins[0])),
+    )
+    if axis == len(x.shape) - 1 and SCALARS[code].size in (4, 8):
+        kernel = arg_reduce.abreast_kernel(code, largest)
+        first.aside = Aside(kernel, lambda sizes: arg_reduce.goes_abreast(tuple(sizes), axis))
+    second = Step(
+        [places, values],
+        [node],
+        arg_reduce.combine_kernel(code, largest),
+        lambda ins, outs, sizes: arg_reduce.combine_plan(tuple(sizes), axis),
+        tuple(x.shape),
+        nodes=[node],
+        work=lambda ins, outs, plan: float(product(ins[0])),
+    )
+    return [first, second]
 
 
 def _advance(node: Node) -> list[Step]:

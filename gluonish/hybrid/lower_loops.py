@@ -11,8 +11,8 @@ import numpy as np
 from gluonish.hybrid.fuse import Group, is_down, is_row_shape, root_of
 from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
-from gluonish.hybrid.step import Step, temp
-from gluonish.kernels import column_loops, loops, row_loops
+from gluonish.hybrid.step import Aside, Step, temp
+from gluonish.kernels import abreast, column_loops, loops, row_loops
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.loops import Array, Fold, Line, Loop, Output, Pick
 from gluonish.kernels.scalars import CODES
@@ -263,7 +263,7 @@ class _Lowering:
         loop = self._loop("rows", *found, outputs)
         dims, sums = found[0], [n for n in self.writes if is_down(n)]
         if not sums:
-            return [self._step(row_loops.rows_kernel(loop), loop, dims, self.writes, row_loops.rows_plan, False)]
+            return [self._rows_step(loop, dims, self.writes, row_loops.rows_plan)]
         weight = loop.weight
 
         def tiled(sizes: Sequence[int], weight: int) -> Plan:
@@ -271,13 +271,20 @@ class _Lowering:
 
         partials = {id(n): temp(n, tuple(dims), lambda z: (tiled(z, weight).tiles * z[-1],)) for n in sums}
         writes = [partials.get(id(n), n) for n in self.writes]
-        first = self._step(row_loops.rows_kernel(loop), loop, dims, writes, tiled, False)
+        first = self._rows_step(loop, dims, writes, tiled)
 
         def plan(ins: Any, outs: Any, sizes: Any) -> Plan:
             return column_loops.combining((1, int(product(sizes[:-1])), sizes[-1]), tiled(sizes, weight).scalars[-1])
 
         folds = [x for x in self.lines if isinstance(x, Fold) and x.down]
         return [first, self._combine(folds, dims, list(partials.values()), sums, plan)]
+
+    def _rows_step(self, loop: Loop, dims: list[SizeLike], writes: list[Node], plan: Any) -> Step:
+        """A step along rows; short rows go side by side."""
+        step = self._step(row_loops.rows_kernel(loop), loop, dims, writes, plan, False)
+        if abreast.suits(loop) and not (isinstance(dims[-1], int) and dims[-1] > abreast.SHORT):
+            step.aside = Aside(abreast.abreast_kernel(loop), lambda sizes: abreast.wanted(tuple(sizes)))
+        return step
 
     def _columns(self) -> list[Step]:
         """Two steps: partial results per chunk of the folded rows, then their combination."""

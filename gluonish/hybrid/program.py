@@ -170,7 +170,7 @@ class Program:
 
     def kernels(self) -> list[Kernel]:
         """What must be compiled before it can run."""
-        return [*(s.kernel for s in self.steps if s.kernel is not None), *([WAVE] if self.regions else [])]
+        return [*(kernel for s in self.steps for kernel in s.kernels), *([WAVE] if self.regions else [])]
 
     def rebind(self) -> None:
         """Steps have other kernels now: tables are filled anew at the next run."""

@@ -17,7 +17,7 @@ from gluonish.hybrid.step import Step
 from gluonish.hybrid.step_run import StepRun
 from gluonish.hybrid.timing import example
 from gluonish.hybrid.verify import distance
-from gluonish.kernels.kernel import Kernel
+from gluonish.kernels.kernel import External, Kernel
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
@@ -65,13 +65,17 @@ class KernelCall:
         old = self.step.kernel
         if old is None:
             raise ValueError(f"replace: {self.name} runs through NumPy, there is no kernel to replace ({user_line()})")
-        new = dataclasses.replace(old, source=source)
+        new = dataclasses.replace(old, source=source, externals=self._externals())
         if new.address != old.address:
-            self._compare(old, new)
-        self.step.kernel = new
+            self._compare(new)
+        self.step.kernel, self.step.aside = new, None
         self.variant.program.rebind()
 
-    def _compare(self, old: Kernel, new: Kernel) -> None:
+    def _externals(self) -> tuple[External, ...]:
+        """What the shown source calls, of all kernels that the step has."""
+        return tuple(dict.fromkeys(external for kernel in self.step.kernels for external in kernel.externals))
+
+    def _compare(self, new: Kernel) -> None:
         program = self.variant.program
         prepared = any(self.step is s for s in program.prepared.steps)
         arrays = example(self.variant)
@@ -86,12 +90,12 @@ class KernelCall:
                     for x in arrays
                 ]
                 run = StepRun(program, [] if prepared else data, sizes, key, prepared=prepared)
-                self._compare_once(run, old, new)
+                self._compare_once(run, new)
         finally:
             for array, values in updated:
                 array._data[...] = values
 
-    def _compare_once(self, run: StepRun, old: Kernel, new: Kernel) -> None:
+    def _compare_once(self, run: StepRun, new: Kernel) -> None:
         number = next(i for i, s in enumerate(run.bound.steps) if s is self.step)
         row = sum(s.kernel is not None for s in run.bound.steps[:number])
         for step, work in run.run():
@@ -109,7 +113,8 @@ class KernelCall:
                 if all(root_of(r) is not root_of(w) for r in step.reads) and not self._shares(run, w):
                     run.value(root_of(w)).view(np.uint8).fill(0xA5)
             table = run.bound.table.reshape(-1, ROW)
-            assert table[row + 1, 0] == old.address
+            kernel = run.bound.kernels[number]
+            assert kernel is not None and table[row + 1, 0] == kernel.address
             table[row + 1, 0] = new.address
             work()
             for w, right in zip(step.writes, wanted):

@@ -16,6 +16,14 @@ from gluonish.nd.size import SizeLike
 Shapes = list[tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class Aside:
+    """Another kernel with the same arguments and plan, for the sizes that suit it. It is compiled when they come up."""
+
+    kernel: Kernel
+    suits: Callable[[Sequence[int]], bool]
+
+
 @dataclass(eq=False)
 class Step:
     """One call of a kernel, or, without a kernel, of an op's NumPy forward (slower; `explain` says so).
@@ -24,7 +32,8 @@ class Step:
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
     memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
     its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
-    one. part: it writes a part of a value that no other step with this mark writes.
+    one. part: it writes a part of a value that no other step with this mark writes. aside: another kernel for some
+    values of `sizes`.
     """
 
     reads: list[Node]
@@ -42,6 +51,16 @@ class Step:
     indexed: Node | None = None
     part: bool = False
     control: Any = None  # a loop or branch, which runs programs of its own
+    aside: Aside | None = None
+
+    def chosen(self, sizes: Sequence[int]) -> Kernel | None:
+        """The kernel for these values of `sizes`."""
+        return self.aside.kernel if self.aside is not None and self.aside.suits(sizes) else self.kernel
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        """Every kernel that it may call."""
+        return [k for k in (self.kernel, self.aside.kernel if self.aside is not None else None) if k is not None]
 
     @property
     def name(self) -> str:
@@ -58,7 +77,8 @@ class Step:
             bodies = [step.source for program in self.control.programs for step in program.steps]
             return "\n".join([*lines, "# runs:", *bodies])
         body = self.kernel.source if self.kernel is not None else "# evaluated by NumPy"
-        return "\n".join([*(line for line in lines if line not in body), body.strip(), ""])
+        other = ["", "# for some sizes:", self.aside.kernel.source] if self.aside is not None else []
+        return "\n".join([*(line for line in lines if line not in body), body.strip(), *other, ""])
 
     @property
     def assembly(self) -> str:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gluonish.kernels.abreast import asking, squares, turning, wanted
 from gluonish.kernels.kernel import Kernel, Plan
+from gluonish.kernels.row_loops import GROUP, SHORT
 from gluonish.kernels.scalars import SCALARS
 from gluonish.kernels.tiling import ceil_div
 
@@ -38,13 +40,20 @@ def chunks_of(shape: Shape, axis: int) -> tuple[int, int]:
     return ceil_div(size, max(1, length)), length
 
 
+_HEAD = """
+    x = load_i64(args, 0)
+    size, inner, chunks = load_i64(args, 5), load_i64(args, 6), load_i64(args, 7)
+    length, count, rows = load_i64(args, 8), load_i64(args, 9), load_i64(args, 10)"""
+
+
 def partial_kernel(code: str, largest: bool) -> Kernel:
-    """The first kernel. Input: x. Output: int64 (outer, chunks, inner), places along the axis."""
+    """The first kernel. Input: x. Outputs: int64 (outer, chunks, inner), places along the axis; the numbers there; and
+    int64 (outer, inner), which takes the places if there is only one chunk."""
     source = f"""
 def arg_reduce(args, begin, end):
-    x, out = load_i64(args, 0), load_i64(args, 1)
-    size, inner, chunks = load_i64(args, 3), load_i64(args, 4), load_i64(args, 5)
-    length, count, rows = load_i64(args, 6), load_i64(args, 7), load_i64(args, 8)
+{_HEAD}
+    out = load_i64(args, 3) if chunks == 1 else load_i64(args, 1)
+    values = load_i64(args, 2)
     if inner == 1:
 {_along_rows(code, largest)}
         return
@@ -82,7 +91,9 @@ def _floats_along_rows(code: str) -> str:
                     value = load_{code}(row, k)
                     place = min(place, where(not_equal(value, value), k, last))
                 place -= first
-            store_i64(out, item, first + place)""",
+            store_i64(out, item, first + place)
+            if chunks > 1:
+                store_{code}(values, item, load_{code}(row, first + place))""",
     )
 
 
@@ -104,7 +115,9 @@ def _others_along_rows(code: str, largest: bool) -> str:
             for k in range(found, min(found + {BLOCK}, last)):
                 hit = equal(load_{code}(row, k), best)
                 place = minimum(place, where(hit, cast_i32(k - found), int32({BLOCK})))
-            store_i64(out, item, found + cast_i64(place))""",
+            store_i64(out, item, found + cast_i64(place))
+            if chunks > 1:
+                store_{code}(values, item, best)""",
     )
 
 
@@ -145,10 +158,13 @@ def _down_columns(code: str, largest: bool) -> str:
         for k in range(middle, last):
 {_rows_together(code, largest, 1)}
         for j in range(columns):
-            store_i64(out, item * inner + column + j, first + cast_i64(load_i32(places, j)))"""
+            store_i64(out, item * inner + column + j, first + cast_i64(load_i32(places, j)))
+        if chunks > 1:
+            for j in range(columns):
+                store_{code}(values, item * inner + column + j, load_{code}(bests, j))"""
 
 
-def _rows_together(code: str, largest: bool, rows: int) -> str:
+def _rows_together(code: str, largest: bool, rows: int, columns: str = "columns", depth: int = 12) -> str:
     """The body of a loop over rows: what is loaded and stored of the bests serves several of them."""
     size = SCALARS[code].size
     head = [
@@ -168,8 +184,8 @@ def _rows_together(code: str, largest: bool, rows: int) -> str:
     ]
     begun = [f"best0 = load_{code}(bests, j)", "place0 = load_i32(places, j)"]
     ended = [f"store_{code}(bests, j, best{rows})", f"store_i32(places, j, place{rows})"]
-    lines = [*head, "for j in range(columns):", *(f"    {line}" for line in (*begun, *body, *ended))]
-    return "\n".join(" " * 12 + line for line in lines)
+    lines = [*head, f"for j in range({columns}):", *(f"    {line}" for line in (*begun, *body, *ended))]
+    return "\n".join(" " * depth + line for line in lines)
 
 
 def partial_plan(shape: Shape, axis: int) -> Plan:
@@ -177,48 +193,98 @@ def partial_plan(shape: Shape, axis: int) -> Plan:
     outer, size, inner = _sides(shape, axis)
     chunks, length = chunks_of(shape, axis)
     rows = max(1, TILE // max(1, length))
+    if length <= SHORT:
+        rows = -(-rows // GROUP) * GROUP
     tiles = ceil_div(outer * chunks, rows) if inner == 1 else outer * chunks * ceil_div(inner, COLUMNS)
     return Plan((size, inner, chunks, length, outer * chunks, rows), tiles)
 
 
+def abreast_kernel(code: str, largest: bool) -> Kernel:
+    """The first kernel with the same arguments for short rows, which go side by side (`abreast.py`)."""
+    size = SCALARS[code].size
+    turn = "\n".join(" " * 12 + line for line in turning("x", "size", "turned", size))
+    asked = "\n                ".join(asking("x", "size", size))
+    source = f"""
+def arg_reduce_abreast(args, begin, end):
+{_HEAD}
+    out, outer, inner, first = load_i64(args, 3), count, {GROUP}, 0
+    turned, bests, places = buffer_of_group(), bests_of_columns(), places_of_columns()
+    start = turned
+    middle = size - (size - 1) % {TOGETHER}
+    for tile in range(begin, end):
+        last_row = min((tile + 1) * rows, outer)
+        for row in range(tile * rows, last_row, {GROUP}):
+            count = min({GROUP}, last_row - row)
+{turn}
+            for j in range({GROUP}):
+                store_{code}(bests, j, load_{code}(turned, j))
+                store_i32(places, j, int32(0))
+            for k in range(size):
+                {asked}
+            for k in range(1, middle, {TOGETHER}):
+{_rows_together(code, largest, TOGETHER, str(GROUP), 16)}
+            for k in range(middle, size):
+{_rows_together(code, largest, 1, str(GROUP), 16)}
+            for j in range(count):
+                store_i64(out, row + j, cast_i64(load_i32(places, j)))
+"""
+    names = (
+        *squares([size]),
+        ("prefetch", "folds:prefetch", ()),
+        ("buffer_of_group", "streams:buffer", (SHORT * GROUP * size,)),
+        ("bests_of_columns", "random:local", (8 * GROUP,)),
+        ("places_of_columns", "random:local", (4 * GROUP,)),
+    )
+    return Kernel("arg_reduce_abreast", source, names)
+
+
+def goes_abreast(shape: Shape, axis: int) -> bool:
+    """Whether rows are short, and many."""
+    outer, size, inner = _sides(shape, axis)
+    return inner == 1 and wanted((outer, size))
+
+
 def combine_kernel(code: str, largest: bool) -> Kernel:
-    """The second kernel. Inputs: x, and what the first one gives. Output: int64 (outer, inner)."""
+    """The second kernel, for several chunks. Inputs: places and numbers of the first one. Output: int64 (outer, inner)."""
     source = f"""
 def combine_arg_reduce(args, begin, end):
-    x, partial, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2)
-    size, inner, chunks = load_i64(args, 4), load_i64(args, 5), load_i64(args, 6)
-    count, each = load_i64(args, 7), load_i64(args, 8)
-    if chunks == 1:
-        for i in range(begin * each, min(end * each, count)):
-            store_i64(out, i, load_i64(partial, i))
-        return
-    for i in range(begin * each, min(end * each, count)):
-        row, column = i // inner, i % inner
-        start = x + (row * size * inner + column) * {SCALARS[code].size}
-        place = load_i64(partial, row * chunks * inner + column)
-        best = load_{code}(start, place * inner)
+    partial, values, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2)
+    inner, chunks, columns = load_i64(args, 4), load_i64(args, 5), load_i64(args, 6)
+    bests = bests_of_columns()
+    column_tiles = (inner + columns - 1) // columns
+    for tile in range(begin, end):
+        column = tile % column_tiles * columns
+        row = tile // column_tiles
+        number = min(columns, inner - column)
+        start = row * chunks * inner + column
+        result = out + (row * inner + column) * 8
+        for j in range(number):
+            store_{code}(bests, j, load_{code}(values, start + j))
+            store_i64(result, j, load_i64(partial, start + j))
         for c in range(1, chunks):
-            other = read_i64(partial, (row * chunks + c) * inner + column)
-            value = read_{code}(start, other * inner)
-            if {_better(code, largest, "value", "best")}:
-                best, place = value, other
-        store_i64(out, i, place)
+            here = start + c * inner
+            for j in range(number):
+                value, best = load_{code}(values, here + j), load_{code}(bests, j)
+                better = {_better(code, largest, "value", "best")}
+                store_{code}(bests, j, where(better, value, best))
+                store_i64(result, j, where(better, load_i64(partial, here + j), load_i64(result, j)))
 """
-    return Kernel("combine_arg_reduce", source)
+    return Kernel("combine_arg_reduce", source, (("bests_of_columns", "random:local", (8 * COLUMNS,)),))
 
 
 def combine_plan(shape: Shape, axis: int) -> Plan:
-    """Tiles of the second kernel."""
-    outer, size, inner = _sides(shape, axis)
+    """Tiles of the second kernel: none where there is one chunk."""
+    outer, _, inner = _sides(shape, axis)
     chunks = chunks_of(shape, axis)[0]
-    each = max(1, TILE // chunks) if outer * inner else 1
-    return Plan((size, inner, chunks, outer * inner, each), ceil_div(outer * inner, each))
+    columns = max(1, min(inner, COLUMNS // 8))
+    return Plan((inner, chunks, columns), outer * ceil_div(inner, columns) if chunks > 1 else 0)
 
 
 def partial_count(sizes: Sequence[int], axis: int) -> int:
-    """How many places the first kernel gives."""
+    """How many places the first kernel gives for the second."""
     outer, _, inner = _sides(tuple(sizes), axis)
-    return outer * chunks_of(tuple(sizes), axis)[0] * inner
+    chunks = chunks_of(tuple(sizes), axis)[0]
+    return outer * chunks * inner if chunks > 1 else 0
 
 
 def _sides(shape: Shape, axis: int) -> tuple[int, int, int]:

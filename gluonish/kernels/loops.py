@@ -243,10 +243,10 @@ class Body:
             return f"uniform(seed{key}, offset{key}, {line.operands[1]})"
         return f"{line.function}({', '.join(line.operands)})"
 
-    def spot(self, line: Line) -> None:
+    def spot(self, line: Line, row: str = "row") -> None:
         """Where in its row an index points, from the start; 0 with a note in the error cell if it is out of range."""
         out, last = self.text, f"d{self.loop.rank - 1}"
-        at, position = line.name, "row" if self.loop.rank > 1 else "0"
+        at, position = line.name, row if self.loop.rank > 1 else "0"
         out(f"asked = cast_i64({line.operands[0]})")
         out(f"{at} = asked + {last} if asked < 0 else asked" if line.function == "spot" else f"{at} = asked")
         out(f"if {at} < 0 or {at} >= {last}:")

@@ -20,6 +20,8 @@ from gluonish.kernels.scalars import SCALARS
 from gluonish.kernels.streams import LINE
 
 LONG = 512  # elements of a row from which on the next row is asked for
+SHORT = 128  # elements of a row up to which rows go side by side (`abreast.py`)
+GROUP = 64  # rows that do
 BLOCKS = {1: (512, 8, 0), 2: (128, 6, 1)}  # pass: elements between two requests, lines asked for, quarter they begin at
 NEAR = 32768  # bytes of a buffer for rows that are streamed
 
@@ -30,10 +32,12 @@ def rows_kernel(loop: Loop) -> Kernel:
     Arguments: inputs, outputs, the error cell if there are picks, the dimensions, rows per tile, the loop's sizes. The
     output of a fold down columns is its partial results, (tiles, last dimension).
     """
-    return _Rows(loop).kernel()
+    return Rows(loop).kernel()
 
 
-class _Rows:
+class Rows:
+    """Source of a rows kernel; see the module docstring."""
+
     def __init__(self, loop: Loop) -> None:
         self.loop, self.body = loop, Body(loop)
         self.out = self.body.text
@@ -321,6 +325,8 @@ def rows_plan(dims: tuple[int, ...], weight: int, down: bool = False) -> Plan:
     for d in dims[:-1]:
         count *= d
     rows = max(1, TILE // max(1, dims[-1] * weight))
+    if dims[-1] <= SHORT:  # whole groups of rows side by side
+        rows = -(-rows // GROUP) * GROUP
     if down:  # of no rows there is a partial result all the same
         rows = min(max(rows, -(-count // PIECES)), LONGEST)
         return Plan((*dims, rows), max(1, -(-count // rows)))
