@@ -17,6 +17,7 @@ from gluonish.hybrid.plan import Place, aligned, plan_arena
 from gluonish.hybrid.step import Step, worth_sharing
 from gluonish.hybrid.together import found_waves, with_waves, within_memory
 from gluonish.hybrid.waves import Wave
+from gluonish.hybrid.workspace import Workspace, block
 from gluonish.kernels.entry import entry
 from gluonish.kernels.kernel import Kernel, Plan
 from gluonish.kernels.pointers import OBJECT, RESOLVE, address_of
@@ -32,12 +33,6 @@ ALONE = 64  # short kernel calls in a row that keep the GIL
 RECYCLED = 1 << 18  # bytes of an output from which on its memory is used again
 Layout = Sequence[tuple[tuple[int, ...], np.dtype, int]]  # shape, dtype and offset of each kept value
 empty = np.empty
-
-
-def block(count: int) -> tuple[np.ndarray, int]:
-    """Memory of that many bytes and the address of its first whole cache line."""
-    memory = np.empty(count + 64, np.uint8)
-    return memory, -(-address_of(memory) // 64) * 64
 
 
 def _whole_lines(shape: tuple[int, ...], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +85,8 @@ class Recycler:
 class Bound:
     """See the module docstring. Used by one call at a time; the program keeps several where threads overlap.
 
-    held_layout: the `kept_layout` of the forward, for a backward. planned_only: no memory, no kernels; to be looked at.
+    held_layout: the `kept_layout` of the forward, for a backward. space: where it runs; alone it has memory of its own.
+    planned_only: no memory, no kernels; to be looked at.
     """
 
     def __init__(
@@ -99,6 +95,7 @@ class Bound:
         sizes: tuple[int, ...],
         prepared: bool = False,
         held_layout: Layout = (),
+        space: Workspace | None = None,
         planned_only: bool = False,
     ) -> None:
         self.program = program
@@ -117,7 +114,7 @@ class Bound:
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
         self._plan(() if prepared else program.regions)
         if not planned_only:
-            self.arena, self.arena_base = block(self.arena_size)
+            self.arena, self.arena_base = (space or Workspace()).room(self.arena_size)
             self._fill()
 
     # --- sizes --------------------------------------------------------------------------------------------------------

@@ -25,14 +25,13 @@ from gluonish.hybrid.plan import Place, aligned, last_readers
 from gluonish.hybrid.remat import recompute_late
 from gluonish.hybrid.step import Step
 from gluonish.hybrid.together import wave_rows
+from gluonish.hybrid.workspace import Workspace
 from gluonish.kernels.facts import Facts
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.pointers import address_of
 from gluonish.kernels.wave import WAVE
 from gluonish.nd.ops.elementwise import cast
 from gluonish.nd.size import Size, evaluator
-
-SIZES_KEPT = 16
 
 
 class Program:
@@ -65,7 +64,7 @@ class Program:
         ends = [s.kernel is None or bool(s.checks and self.graph.updates) for s in self.main]
         # computing late spares memory, running side by side takes some
         self.regions = [] if remat else regions(self.main, self.places, ends)
-        self._bound: dict[tuple[int, ...], list[Bound]] = {}
+        self._free: list[Workspace] = []  # where nothing runs now
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
         self._compiled = False
@@ -145,28 +144,26 @@ class Program:
 
         Raises: IndexError for an index out of range.
         """
-        free = self._bound.get(sizes)
-        if free is None:
-            free = self._bound[sizes] = []
+        free = self._free
         try:
-            bound = free.pop()
-        except IndexError:  # new sizes, or another thread is running with these
-            bound = self._bind(sizes, held)
-        if self.prepared.steps:
-            self.prepared.refresh()
+            space = free.pop()
+        except IndexError:  # the first call, or another thread is running
+            space = Workspace()
         try:
+            bound = space.bounds.get(sizes) or self._bind(sizes, held, space)
+            if self.prepared.steps:
+                self.prepared.refresh()
             return bound.run(data, key, held, into)
         finally:
-            free.append(bound)
+            free.append(space)
 
-    def _bind(self, sizes: tuple[int, ...], held: Kept | None) -> Bound:
+    def _bind(self, sizes: tuple[int, ...], held: Kept | None, space: Workspace) -> Bound:
         if not self._compiled:
             compile_kernels(self.kernels(), self.graph.name)
             self._compiled = True
-        with self._lock:
-            while len(self._bound) > SIZES_KEPT:
-                self._bound.pop(next(iter(self._bound)))
-        return Bound(self, sizes, held_layout=() if held is None else held.layout)
+        bound = Bound(self, sizes, held_layout=() if held is None else held.layout, space=space)
+        space.keep(sizes, bound)
+        return bound
 
     def kernels(self) -> list[Kernel]:
         """What must be compiled before it can run."""
@@ -174,8 +171,7 @@ class Program:
 
     def rebind(self) -> None:
         """Steps have other kernels now: tables are filled anew at the next run."""
-        with self._lock:
-            self._bound = {}
+        self._free = []  # a call that is running brings its workspace back to the old list
         self.prepared.bound = None
         self.prepared.stamp = -1
 
@@ -189,7 +185,8 @@ class Program:
         """Lines on the steps, and on what runs slower than it could."""
         count = len(self.prepared.steps)
         rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
-        rows += [row for bounds in list(self._bound.values())[-1:] for bound in bounds[:1] for row in wave_rows(bound)]
+        bounds = [bound for space in self._free for bound in space.bounds.values()]
+        rows += [row for bound in bounds[-1:] for row in wave_rows(bound)]
         for control in (s.control for s in self.steps if s.control is not None):
             for program in control.programs:
                 rows += [f"{control.name} ({control.line}): {row}" for row in program.explain()]

@@ -78,7 +78,7 @@ def test_the_steps_really_are_shared() -> None:
     compiled = compile_function(lambda x: nd.tanh(x).sum(1))
     compiled(nd.ones((40, 300)))
     ((program,),) = [[v.program for v in compiled.variants]]
-    ((run,),) = program._bound.values()
+    (run,) = program._free[0].bounds.values()
     assert [row[3] for row in run.table[1:]] == [1] * len(run.steps)
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SEED
-from hybrid.random_programs import SIZES, draw
+from hybrid.random_drawing import draw
+from hybrid.random_programs import SIZES
 from hybrid.test_thread_counts import check_programs, same_bits
 
 import gluonish as gl
@@ -331,7 +332,7 @@ def test_the_first_of_two_wrong_indices_is_told(side_by_side: list[Wave], rng: n
     good, bad, worse = (nd.array(np.array([1, value, 2])) for value in (3, 99, -77))
     wanted = compiled(x, good, good).asnumpy()
     assert side_by_side
-    (run,) = next(iter(compiled.variants[0].program._bound.values()))
+    run = next(iter(compiled.variants[0].program._free[0].bounds.values()))
     assert sum(run.steps[n].checks == "take" for n in run.waves[0].region) == 2
     for _ in range(5):
         for given, value, at in (((good, bad), 99, 2), ((bad, good), 99, 1), ((worse, bad), -77, 1)):

@@ -140,7 +140,7 @@ def on_arm(compiled: Any, arrays: list[np.ndarray], folder: Path) -> list[np.nda
     """The outputs of a compiled function's only program, every step of it run under qemu."""
     (variant,) = compiled.variants
     program = variant.program
-    ((main,),) = program._bound.values()
+    (main,) = program._free[0].bounds.values()
     memory = {id(node): x for node, x in zip(program.graph.inputs, arrays)}
     memory |= {id(node): node.array.asnumpy() for node in program.captured}
     for bound in [program.prepared.bound, main] if program.prepared.steps else [main]:
