@@ -30,6 +30,7 @@ WORTH = 1 << 16  # multiply-adds of a tile that are worth a thread's while
 TILES = 32  # tiles that a large image has at least
 BANDS = (14, 7, 4, 2, 1)  # rows of a tile: the taller, the fewer are read twice
 WIDEST = 7  # columns of a window
+HELD = 1 << 15  # bytes of the rows under a row of windows, which stay in the first cache
 
 SOURCE = """
 def depthwise(args, begin, end):
@@ -38,7 +39,7 @@ def depthwise(args, begin, end):
     height, width, channels, out_height = load_i64(s, 0), load_i64(s, 1), load_i64(s, 2), load_i64(s, 3)
     out_width, window_height, window_width = load_i64(s, 4), load_i64(s, 5), load_i64(s, 6)
     y_stride, y_pad, x_pad, y_step = load_i64(s, 7), load_i64(s, 8), load_i64(s, 9), load_i64(s, 10)
-    turned, band, group = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13)
+    turned, band, group, together = load_i64(s, 11), load_i64(s, 12), load_i64(s, 13), load_i64(s, 14)
     pixel = channels * {size}
     direction = pixel if turned == 0 else -pixel
     bands = (out_height + band - 1) // band
@@ -48,8 +49,8 @@ def depthwise(args, begin, end):
         number = tile // (groups * bands)
         first_line = tile // groups % bands * band
         first_vector = tile % groups * group
-        for vector in range(first_vector, min(first_vector + group, vectors)):
-            shift = min(vector * {VL}, channels - {VL}) * {size}
+        last_vector = min(first_vector + group, vectors)
+        for begin_vector in range(first_vector, last_vector, together):
             for line in range(first_line, min(first_line + band, out_height)):
                 y = line * y_stride - y_pad
                 i_begin, rows = 0, window_height
@@ -61,9 +62,12 @@ def depthwise(args, begin, end):
                 source = image + (number * height + y + i_begin * y_step) * width * pixel
                 weights = weight + (0 if turned == 0 else window_height * window_width - 1) * pixel
                 weights += i_begin * window_width * direction
-                row_of_outputs(source + shift, y_step * width * pixel, pixel, width, x_pad, zero,
-                               weights + shift, window_width * direction, direction, rows,
-                               out, (number * out_height + line) * out_width * pixel + shift, out_width, shift, extras)
+                for vector in range(begin_vector, min(begin_vector + together, last_vector)):
+                    shift = min(vector * {VL}, channels - {VL}) * {size}
+                    row_of_outputs(source + shift, y_step * width * pixel, pixel, width, x_pad, zero,
+                                   weights + shift, window_width * direction, direction, rows,
+                                   out, (number * out_height + line) * out_width * pixel + shift, out_width, shift,
+                                   extras)
 """
 
 
@@ -101,7 +105,9 @@ def depthwise_rows_kernel(dtype: str, geometry: Geometry, epilogue: Epilogue = (
         band, group = _blocks(images, out_height, vectors, min(TILES, work // WORTH))
         scalars = (height, width, channels, out_height, out_width, *geometry.kernel, geometry.stride[0], *padding)
         tiles = images * ceil_div(out_height, band) * ceil_div(vectors, group)
-        return Plan((*scalars, geometry.dilation[0], int(turned), band, group), tiles)
+        held = geometry.kernel[0] * width * tile.lanes * tile.size
+        together = min(max(1, HELD // max(1, held)), group)
+        return Plan((*scalars, geometry.dilation[0], int(turned), band, group, together), tiles)
 
     return Kernel("depthwise", source, externals, plan)
 
