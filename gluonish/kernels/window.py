@@ -10,7 +10,7 @@ a row of taps that only partly lies in the image is copied to the stack with its
 a strided data gradient has one for each remainder of the position, each with the taps that reach it.
 
 Memory is slower than products: with each step of the sum the microkernel fetches a line of what a tile to come will
-read and write, so that both go on at once. An output larger than the caches is written past them.
+read and write, so that both go on at once.
 
 All geometry is in the plan, made of `Phase` and `Unit`, so one compiled kernel serves every stride, padding, dilation.
 """
@@ -22,7 +22,6 @@ from typing import Any
 
 from llvmlite import ir
 
-from gluonish.kernels import streams
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.lanes import Lanes, intrinsic_of
@@ -34,7 +33,7 @@ ZEROS = 4096  # bytes of zeros, at least a depth block
 PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
 PIXELS = 96  # pixels in a block, at most
 PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
-FIXED = 19  # scalars of a plan before the phases
+FIXED = 18  # scalars of a plan before the phases
 REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
@@ -93,9 +92,6 @@ def convolution(args, begin, end):
     panel_block, ahead_shift, rows_apart = load_i64(s, 15), load_i64(s, 16), load_i64(s, 17)
     table, patches, starts, regions = table_memory(), patch_memory(), start_memory(), region_memory()
     bases, ys, xs, out_rows = pixel_memory(), pixel_memory(), pixel_memory(), pixel_memory()
-    staged, staged_rows = staged_memory(), staged_row_memory()
-    count_on(staged_rows, 0, {NR} * {size}, {MR})
-    large = (load_i64(s, 18) != 0) & (out % 64 == 0) & (fetched_regions() == 2)  # no operand has the output's places
     pixel_step = depth * groups * {size}
     panels = (n + {NR} - 1) // {NR}
     panel_groups = (panels + panel_block - 1) // panel_block
@@ -161,7 +157,7 @@ def convolution(args, begin, end):
         elif ahead_shift >= 0:  # the next rows of the output and its operands
             for i in range(2):
                 place = load_i64(phase, 2) + min(later + i * pixel_block, pixels) * load_i64(phase, 4)
-                write_i64(regions, i, zero if large else out + place * {size})
+                write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
         later_end = min(later + pixel_block, pixels) if ahead_shift >= 0 else later
         later_x, later_y, later_image = x, y, image
@@ -238,21 +234,13 @@ def convolution(args, begin, end):
                         ahead_step = 64
                         if ahead_end - ahead < 64 * units * steps:  # less than the steps can fetch
                             ahead_step = (ahead_end - ahead) // max(units * steps, 1) + 1
-                        past = large & (several == 0)
-                        offset = (group * n + column) * {size}
-                        product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step,
-                                staged - offset if past else out, staged_rows if past else out_rows + p * 8, count - p,
-                                group * n + column, columns, first * 1 + last * 2, extras, ahead, ahead_step)
-                        if past:
-                            for r in range(min({MR}, count - p)):
-                                stream(out + read_i64(out_rows, p + r) + offset, staged + r * {NR} * {size},
-                                       columns * {size})
+                        product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
+                                out_rows + p * 8, count - p, group * n + column, columns, first * 1 + last * 2, extras,
+                                ahead, ahead_step)
                         ahead += ahead_step * units * steps
                         if (ahead >= ahead_end) & (region < last_region):
                             region += 1
                             ahead, ahead_end = read_i64(regions, 2 * region), read_i64(regions, 2 * region + 1)
-    if large:
-        settled()
 """
 
 
@@ -285,10 +273,6 @@ def source_of(dtype: str, tile: Tile, epilogue: Epilogue) -> tuple[str, tuple[Ex
         ("region_memory", "microkernel:stack", (16 * (max(regions, REGIONS) + PIXELS + 1),)),
         ("copy_row", "packing:copy_row", (dtype, tile.lanes)),
         ("zeros", "microkernel:zeros", (ZEROS,)),
-        ("staged_memory", "streams:buffer", (tile.rows * tile.columns * tile.size,)),
-        ("staged_row_memory", "microkernel:stack", (8 * (tile.rows + lanes),)),
-        ("stream", "streams:stream", ()),
-        ("settled", "streams:settled", ()),
         ("count_on", "address_tables:count_on", (lanes,)),
         ("unit_addresses", "address_tables:unit_addresses", (lanes,)),
         ("table_memory", "microkernel:stack", (8 * (TABLE + lanes),)),
@@ -317,7 +301,7 @@ def plan_of(walk: Walk, tile: Tile) -> Plan:
         tiles += panels * ceil_div(walk.images * phase.height * phase.width, pixels)
     fixed = [walk.images, walk.height, walk.width, walk.depth, walk.columns, walk.groups, walk.rows, walk.run]
     fixed += [*walk.stride, walk.out_image, pixels, unit_block, depth_block, len(walk.phases)]
-    fixed += [panel_block, _ahead_shift(walk, tile), _rows_apart(walk), _past_caches(walk, tile)]
+    fixed += [panel_block, _ahead_shift(walk, tile), _rows_apart(walk)]
     return Plan((*fixed, *phases, *units), tiles)
 
 
@@ -356,12 +340,6 @@ def _rows_apart(walk: Walk) -> int:
     """1 if rows of the source lie between those that are read."""
     rows = {unit.y for phase in walk.phases for unit in phase.units}
     return int(bool(rows) and walk.stride[0] > max(rows) - min(rows) + 1)
-
-
-def _past_caches(walk: Walk, tile: Tile) -> int:
-    """1 if the output is too large to stay in the caches and consists of whole lines (see `streams.py`)."""
-    large = walk.images * walk.out_image * tile.size >= streams.least()
-    return int(large and walk.columns * tile.size % streams.LINE == 0)
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:

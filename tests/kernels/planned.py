@@ -17,11 +17,10 @@ def run(
     kernel: Kernel, inputs: list[np.ndarray], shape: tuple[int, ...], threads: int = 1, gives: Any = None
 ) -> np.ndarray:
     """The output of a kernel with one output, of dtype `gives` or that of the first input. What lies around it is
-    checked, and it starts as NaN (as 77 where there is none); it begins with a cache line."""
+    checked, and it starts as NaN (as 77 where there is none)."""
     dtype = np.dtype(gives or inputs[0].dtype)
     size, before = int(np.prod(shape)), 77 if dtype.kind in "iu" else np.nan
-    memory = np.full(size + 2 * GUARD + 64, before, dtype)
-    memory = memory[-memory.ctypes.data % 64 // dtype.itemsize :][: size + 2 * GUARD]
+    memory = np.full(size + 2 * GUARD, before, dtype)
     out = memory[GUARD : GUARD + size].reshape(shape)
     plan = planned(kernel, inputs, shape)
     inputs = [np.ascontiguousarray(x) for x in inputs]

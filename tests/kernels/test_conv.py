@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from kernels.planned import close, planned, run, sizes
+from kernels.planned import close, run, sizes
 
 import gluonish.nd.ops  # noqa: F401  (registers the ops of epilogues)
-from gluonish.kernels import conv, target, window
+from gluonish.kernels import conv, target
 from gluonish.kernels.conv import Geometry
 from gluonish.kernels.epilogue import bias_epilogue
 from gluonish.kernels.packing import pack_convolution_kernel, packed_convolution_size
@@ -109,7 +109,6 @@ def test_random_geometry(level: str, dtype: str, rng: Rng) -> None:
     ("g", "image", "columns"),
     [
         (Geometry((7, 7), (2, 2), (3, 3)), (1, 23, 30, 3), 64),  # a first layer
-        (Geometry((7, 7), (2, 2), (3, 3)), (2, 40, 46, 3), 70),  # blocks of pixels that begin within a line
         (NARROW, (5, 8, 8, 1), 32),
         (Geometry((3, 3), (1, 1), (1, 1), (2, 2)), (2, 9, 9, 2), 10),  # few channels, but no rows of taps
         (Geometry((1, 1), (2, 2)), (2, 7, 7, 20), 30),  # input pixels that no window meets
@@ -162,28 +161,6 @@ def test_number_of_threads_changes_no_bit(channels: int, rng: Rng) -> None:
         once = run(kernel, inputs, result)
         for threads in (2, 3, 8):
             np.testing.assert_array_equal(run(kernel, inputs, result, threads).view(np.uint8), once.view(np.uint8))
-
-
-@pytest.mark.parametrize("columns", [64, 48, 96])
-def test_an_output_written_past_the_caches_has_the_same_bits(
-    columns: int, rng: Rng, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, gradient = Geometry((7, 7), (2, 2), (3, 3)), Geometry((3, 3), (2, 2), (1, 1), groups=2)
-    x, w = rng.standard_normal((2, 23, 31, 3)).astype("f"), rng.standard_normal((7, 7, 3, columns)).astype("f")
-    flow, v = rng.standard_normal((2, 6, 5, 10)).astype("f"), rng.standard_normal((3, 3, columns, 10)).astype("f")
-    bias, out, image = rng.standard_normal(columns).astype("f"), (2, 12, 16, columns), (2, 11, 10, 2 * columns)
-    calls = [
-        (conv.conv2d_kernel("float32", first, bias_epilogue("relu")), [x, pack(w, first, False), bias], out),
-        (conv.conv2d_data_gradient_kernel("float32", gradient), [flow, pack(v, gradient, True)], image),
-    ]
-    for kernel, inputs, shape in calls:
-        within = run(kernel, inputs, shape)
-        before = planned(kernel, inputs, shape)
-        with monkeypatch.context() as patch:
-            patch.setattr(window.streams, "least", lambda: 0)
-            assert planned(kernel, inputs, shape) != before
-            for threads in (1, 3):
-                np.testing.assert_array_equal(run(kernel, inputs, shape, threads), within)
 
 
 @pytest.mark.parametrize("channels", [2, 16])
