@@ -22,6 +22,7 @@ from typing import Any
 
 from llvmlite import ir
 
+from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.lanes import Lanes, intrinsic_of
@@ -36,6 +37,7 @@ PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
 FIXED = 18  # scalars of a plan before the phases
 REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
+FEW_TILES = 8  # the same where a panel does not stay in the second cache: blocks of pixels fetch it again
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
 
 
@@ -230,8 +232,13 @@ def convolution(args, begin, end):
                                     first_x = 0
                                 for p in range(count, padded):
                                     write_i64(addresses, p, read_i64(addresses, count - 1))
+                    pace = 64
+                    if several & (blocks == 1):  # the panel is used once: the next block of the sum is fetched in time
+                        ahead = right + (read_i64(starts, units - 1) + steps) * right_step
+                        ahead_end, region = ahead + units * steps * right_step, last_region
+                        pace = min({MR} * right_step // padded + 1, 64)
                     for p in range(0, padded, {MR}):
-                        ahead_step = 64
+                        ahead_step = pace
                         if ahead_end - ahead < 64 * units * steps:  # less than the steps can fetch
                             ahead_step = (ahead_end - ahead) // max(units * steps, 1) + 1
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
@@ -343,15 +350,17 @@ def _rows_apart(walk: Walk) -> int:
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:
-    """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles."""
+    """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles. All alike."""
     depth, units = max(walk.depth * walk.run, 1), _most_units(walk)
     pixels = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
-    wanted = min(TILES, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
+    most_tiles = TILES if walk.rows * tile.columns * tile.size <= PANELS else max(FEW_TILES, 4 * pool.get_num_threads())
+    wanted = min(most_tiles, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
     block = ceil_div(pixels, ceil_div(wanted, max(1, panels * len(walk.phases))))
     most = min(PIXELS, TABLE // unit_block)
     if walk.run > 1:
         most = min(most, PATCH // (unit_block * depth * tile.size))
-    return min(round_up(max(block, 1), tile.rows), most // tile.rows * tile.rows)
+    block = min(max(block, 1), most // tile.rows * tile.rows)
+    return round_up(_even(max(pixels, 1), block), tile.rows)
 
 
 def _most_units(walk: Walk) -> int:
