@@ -80,7 +80,7 @@ def share(control, thread, unused):
     tiles = read_i64(control_TILES, 0)
     chunk = read_i64(control_CHUNK, 0)
     stretches = read_i64(control_STRETCHES, 0)
-    part = max(1, chunk // 4)
+    part = max(1, chunk // 8)
     for i in range(stretches):
         stretch = (thread + i) % stretches
         taken = control_TAKEN + stretch * 128

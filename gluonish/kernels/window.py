@@ -22,13 +22,14 @@ from typing import Any
 
 from llvmlite import ir
 
+from gluonish.kernels import pool
 from gluonish.kernels.epilogue import Epilogue, checked, operand_count
 from gluonish.kernels.kernel import External, Plan
 from gluonish.kernels.lanes import Lanes, intrinsic_of
 from gluonish.kernels.tiling import Tile, ceil_div, round_up
 
 TABLE = 2048  # addresses in the table of a block of pixels: 16 KB
-PATCH = 32768  # bytes for copied rows of taps
+PATCH = 65536  # bytes for copied rows of taps
 ZEROS = 4096  # bytes of zeros, at least a depth block
 PANEL = 1 << 18  # bytes of a panel that the pixels of a block share: they stay in the second cache
 PIXELS = 96  # pixels in a block, at most
@@ -36,6 +37,7 @@ PANELS = 1 << 19  # bytes of all panels, if a tile has all of them
 FIXED = 18  # scalars of a plan before the phases
 REGIONS = 8  # regions to fetch that there is memory for at least, so that most epilogues share the walk
 TILES = 32  # tiles that a large convolution has at least
+FEW_TILES = 8  # the same where a panel does not stay in the second cache: blocks of pixels fetch it again
 WORTH = 1 << 19  # floating-point operations of a tile that are worth a thread's while
 
 
@@ -96,6 +98,7 @@ def convolution(args, begin, end):
     panels = (n + {NR} - 1) // {NR}
     panel_groups = (panels + panel_block - 1) // panel_block
     units_list = s + 8 * ({FIXED} + 8 * phases)
+    x, y, image, reached = 0, 0, 0, -1  # the pixel after a tile is mostly the first of the next: divisions take long
     for tile in range(begin, end):
         phase = s + 8 * {FIXED}
         for i in range(1, phases):
@@ -112,8 +115,12 @@ def convolution(args, begin, end):
         count = min(pixel_block, pixels - pixel)
         padded = (count + {MR} - 1) // {MR} * {MR}
 
-        x, y = pixel % grid_width, pixel // grid_width % grid_height
-        image = pixel // (grid_width * grid_height)
+        if pixel == 0:
+            x, y, image = 0, 0, 0
+        elif pixel != reached:
+            x, y = pixel % grid_width, pixel // grid_width % grid_height
+            image = pixel // (grid_width * grid_height)
+        reached = pixel + count
         p = 0
         while p < count:  # where the pixels of a row are read from and written to
             length = min(grid_width - x, count - p)
@@ -125,11 +132,13 @@ def convolution(args, begin, end):
             count_on(xs + 8 * p, x * x_stride, x_stride, length)
             count_on(out_rows + 8 * p, row + x * write_step, write_step, length)
             p += length
-            x = 0
-            y += 1
-            if y == grid_height:
-                y = 0
-                image += 1
+            x += length
+            if x == grid_width:
+                x = 0
+                y += 1
+                if y == grid_height:
+                    y = 0
+                    image += 1
         for p in range(count, padded):  # the last one again, up to a whole tile
             write_i64(bases, p, read_i64(bases, count - 1))
             write_i64(ys, p, read_i64(ys, count - 1))
@@ -153,16 +162,23 @@ def convolution(args, begin, end):
                 write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
         later_end = min(later + pixel_block, pixels) if ahead_shift >= 0 else later
+        later_x, later_y, later_image = x, y, image
+        if later == 0:
+            later_x, later_y, later_image = 0, 0, 0
         while later < later_end:  # the rows of the source
-            x, y, image = later % grid_width, later // grid_width % grid_height, later // (grid_width * grid_height)
-            length = min(grid_width - x, later_end - later)
-            place = source + ((image * height + y * y_stride) * width + x * x_stride) * pixel_step + ahead_shift
+            length = min(grid_width - later_x, later_end - later)
+            place = (later_image * height + later_y * y_stride) * width + later_x * x_stride
             span = length * x_stride
-            if (x + length == grid_width) & (rows_apart == 0):
-                span = y_stride * width - x * x_stride
-            write_i64(regions, 2 * next_region, place)
-            write_i64(regions, 2 * next_region + 1, place + span * pixel_step)
+            if (later_x + length == grid_width) & (rows_apart == 0):
+                span = y_stride * width - later_x * x_stride
+            write_i64(regions, 2 * next_region, source + place * pixel_step + ahead_shift)
+            write_i64(regions, 2 * next_region + 1, source + (place + span) * pixel_step + ahead_shift)
             later += length
+            later_x = 0
+            later_y += 1
+            if later_y == grid_height:
+                later_y = 0
+                later_image += 1
             next_region += 1
             last_region = next_region
         write_i64(regions, 2 * last_region, zero)
@@ -192,14 +208,14 @@ def convolution(args, begin, end):
                                            max(width - run + 1, 0), shift, zero)
                             if run > 1:
                                 leaves = (width - run - unit_x) // x_stride + 1  # the first column where they do again
-                                p, x = 0, pixel % grid_width
+                                p, first_x = 0, pixel % grid_width
                                 while p < count:  # of each row only its ends: taps there may leave the image
-                                    length, i = min(grid_width - x, count - p), 0
+                                    length, i = min(grid_width - first_x, count - p), 0
                                     iy = load_i64(ys, p) + unit_y
                                     if (iy < 0) | (iy >= height):
                                         i = length
                                     while i < length:
-                                        ix = (x + i) * x_stride + unit_x
+                                        ix = (first_x + i) * x_stride + unit_x
                                         low, high = max(-ix, 0), min(width - ix, run)
                                         if (low > 0) | (high < run):
                                             if low < high:
@@ -211,13 +227,18 @@ def convolution(args, begin, end):
                                                 patch += run * depth * {size}
                                             i += 1
                                         else:
-                                            i = max(i + 1, leaves - x)
+                                            i = max(i + 1, leaves - first_x)
                                     p += length
-                                    x = 0
+                                    first_x = 0
                                 for p in range(count, padded):
                                     write_i64(addresses, p, read_i64(addresses, count - 1))
+                    pace = 64
+                    if several & (blocks == 1):  # the panel is used once: the next block of the sum is fetched in time
+                        ahead = right + (read_i64(starts, units - 1) + steps) * right_step
+                        ahead_end, region = ahead + units * steps * right_step, last_region
+                        pace = min({MR} * right_step // padded + 1, 64)
                     for p in range(0, padded, {MR}):
-                        ahead_step = 64
+                        ahead_step = pace
                         if ahead_end - ahead < 64 * units * steps:  # less than the steps can fetch
                             ahead_step = (ahead_end - ahead) // max(units * steps, 1) + 1
                         product(table + p * 8, padded * 8, units, starts, steps, {size}, right, right_step, out,
@@ -329,15 +350,17 @@ def _rows_apart(walk: Walk) -> int:
 
 
 def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> int:
-    """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles."""
+    """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles. All alike."""
     depth, units = max(walk.depth * walk.run, 1), _most_units(walk)
     pixels = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
-    wanted = min(TILES, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
+    most_tiles = TILES if walk.rows * tile.columns * tile.size <= PANELS else max(FEW_TILES, 4 * pool.get_num_threads())
+    wanted = min(most_tiles, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
     block = ceil_div(pixels, ceil_div(wanted, max(1, panels * len(walk.phases))))
     most = min(PIXELS, TABLE // unit_block)
     if walk.run > 1:
         most = min(most, PATCH // (unit_block * depth * tile.size))
-    return min(round_up(max(block, 1), tile.rows), most // tile.rows * tile.rows)
+    block = min(max(block, 1), most // tile.rows * tile.rows)
+    return round_up(_even(max(pixels, 1), block), tile.rows)
 
 
 def _most_units(walk: Walk) -> int:

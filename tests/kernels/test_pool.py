@@ -83,7 +83,7 @@ def test_shared_rows_are_cut_into_chunks() -> None:
     pool.set_num_threads(2)
     program = Counting(1, 160, 1)
     program.run()
-    assert program.chunks[0] == 12 + 20  # 8 a thread would be 16; the last quarter goes in smaller ones
+    assert program.chunks[0] == 12 + 40  # 8 a thread would be 16; the last quarter goes in smaller ones
 
 
 def test_helpers_really_help() -> None:
