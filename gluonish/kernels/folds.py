@@ -10,9 +10,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
 from gluonish.kernels import lanes
+from gluonish.kernels.contexts import intrinsic
 from gluonish.kernels.lanes import intrinsic_of
 from gluonish.kernels.value import declare
 

@@ -9,7 +9,6 @@ Numba's own optimiser, code generator and runtime, which take no part.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import re
 from typing import Any
@@ -22,9 +21,9 @@ from numba.core.compiler_machinery import LoweringPass, PassManager, register_pa
 from numba.core.errors import NumbaError
 from numba.core.funcdesc import PythonFunctionDescriptor
 from numba.core.lowering import Lower
-from numba.core.registry import cpu_target
 
 from gluonish.kernels import lanes, loop_metadata, target
+from gluonish.kernels.contexts import contexts
 from gluonish.kernels.errors import KernelError
 from gluonish.kernels.intrinsics import INTRINSICS, NAMES, intrinsic_of
 from gluonish.kernels.kernel import Kernel
@@ -86,12 +85,13 @@ def _with_parts(kernel: Kernel, text: str, parts: dict[str, Part]) -> str:
 
 def _lowered(kernel: Kernel, symbol: str, externals: dict[str, Any]) -> str:
     function = _function_of(kernel, externals)
-    library = _Library(cpu_target.target_context.codegen(), kernel.name)
+    typing, lowering = contexts()
+    library = _Library(lowering.codegen(), kernel.name)
     try:
         with global_compiler_lock:
             result = compiler.compile_extra(
-                _typing_context(),
-                _target_context(),
+                typing,
+                lowering,
                 function,
                 (types.int64,) * 3,
                 types.int64 if kernel.gives else types.void,
@@ -102,48 +102,9 @@ def _lowered(kernel: Kernel, symbol: str, externals: dict[str, Any]) -> str:
             )
     except NumbaError as error:
         raise KernelError(kernel, _message(error)) from None
+    except NotImplementedError as error:  # Numba knows its type, but not how to compute it
+        raise KernelError(kernel, f"it needs what is not part of the kernel language: {error}") from None
     return _finished(kernel, library.modules, result.fndesc.llvm_func_name, symbol)
-
-
-@functools.cache
-def _typing_context() -> Any:
-    """Numba's own context, but what a call of a function with some types means is asked once, not once a kernel: a
-    third of the time of typing goes into finding out again what int64 + int64 is."""
-    plain = cpu_target.typing_context
-    found: dict[Any, Any] = {}
-
-    class Remembering(type(plain)):  # type: ignore[misc]
-        def resolve_function_type(self, func: Any, args: Any, kws: Any) -> Any:
-            key = (func, args, tuple(sorted(kws.items())) if kws else ())
-            signature = found.get(key)
-            if signature is None:
-                signature = super().resolve_function_type(func, args, kws)
-                if signature is not None and isinstance(func, types.Function):
-                    found[key] = signature
-            return signature
-
-    context = object.__new__(Remembering)
-    context.__dict__ = plain.__dict__  # the same registries, and whatever is added to them later
-    return context
-
-
-@functools.cache
-def _target_context() -> Any:
-    """Numba's own context, but the size of a type is asked of LLVM once, not for every variable: one LLVM is at work
-    for the whole process, so each question would wait until the thread that optimises is done with a kernel."""
-    plain = cpu_target.target_context
-    sizes: dict[str, int] = {}
-
-    class Remembering(type(plain)):  # type: ignore[misc]
-        def get_abi_sizeof(self, ty: ir.Type) -> int:
-            name = str(ty)
-            if name not in sizes:
-                sizes[name] = super().get_abi_sizeof(ty)
-            return sizes[name]
-
-    context = object.__new__(Remembering)
-    context.__dict__ = plain.__dict__
-    return context
 
 
 def _flags() -> compiler.Flags:
@@ -223,7 +184,7 @@ class _Library(CodeLibrary):
         self.modules.append(ir_module)
 
     def add_linking_library(self, library: Any) -> None:
-        """Numba's runtime, which kernels do not use."""
+        raise NotImplementedError
 
     def finalize(self) -> None:
         self._finalized = True
@@ -287,8 +248,6 @@ def _finished(kernel: Kernel, modules: list[ir.Module], inner: str, symbol: str)
 def _add_flags(kernel: Kernel, function: ir.Function) -> None:
     for block in function.blocks:
         for item in block.instructions:
-            if item.opname == "frem":  # LLVM calls the C library for it
-                raise KernelError(kernel, "there is no % of floats; use the op remainder")
             if item.opname in _ARITHMETIC and not item.flags and not hasattr(item, "as_written"):
                 if not isinstance(item.type, ir.VectorType):  # Numba makes no vectors: this one is of an intrinsic
                     item.flags.extend(FLAGS)

@@ -44,9 +44,9 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
 
 from gluonish.kernels import dots, loop_metadata, target, vector_math
+from gluonish.kernels.contexts import intrinsic
 from gluonish.kernels.scalars import HALVES, SCALARS, Scalar
 
 unliteral = types.unliteral  # type: ignore[attr-defined]

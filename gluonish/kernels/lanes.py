@@ -172,7 +172,8 @@ def intrinsic_of(
     `frontend.py`). Not for what gives memory of the caller's stack, nor for code with metadata.
     """
     from numba.core import types
-    from numba.extending import intrinsic
+
+    from gluonish.kernels.contexts import intrinsic
 
     def codegen(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Sequence[ir.Value]) -> ir.Value:
         result = emit(builder, list(arguments))

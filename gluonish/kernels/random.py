@@ -10,9 +10,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
 from gluonish.kernels import target
+from gluonish.kernels.contexts import intrinsic
 from gluonish.kernels.lanes import I32, I64, PTR, Lanes, i64, intrinsic_of, loop
 from gluonish.kernels.loop_metadata import promise
 from gluonish.nd.ops.random import MULTIPLIERS, ROUNDS, UNIT, WEYL

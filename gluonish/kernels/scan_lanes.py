@@ -14,9 +14,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
 from gluonish.kernels import target, vector_math
+from gluonish.kernels.contexts import intrinsic
 from gluonish.kernels.intrinsics import NUMBA, pointer_to
 from gluonish.kernels.lanes import I32, i64, loop
 from gluonish.kernels.scalars import SCALARS

@@ -289,7 +289,7 @@ def test_object_exports_one_plain_symbol() -> None:
         ("v = begin + [1]", "line 2: there is no add(int64, list(int64)"),
         (
             "store_f32(args, 0, float32(begin) % float32(end))",
-            "there is no % of floats; use the op remainder",
+            "there is no // and no % of floats; use the ops floor_divide and remainder",
         ),
         ("v = begin ** end", "not part of the kernel language"),
     ],
