@@ -20,7 +20,7 @@ from gluonish.nd.size import product
 if TYPE_CHECKING:
     from gluonish.hybrid.bound import Bound
 
-EXTRA, PART = 1 << 18, 8  # waves may take so many bytes more than steps one by one, or that part of what those take
+EXTRA = 1 << 18  # bytes that waves may take more than steps one by one, if not as large a part as they save of the time
 UNKNOWN = 0.3  # nanoseconds a number of a step whose work nobody has estimated
 
 
@@ -44,13 +44,17 @@ def load_of(bound: Bound, number: int) -> Load:
 
 def within_memory(waves: list[Wave], plan: Callable[[Sequence[Wave]], Any]) -> tuple[list[Wave], Any]:
     """The waves that may run, and the plan for them. plan: gives a plan whose last part is the arena's size."""
-    planned = plan([])
-    most = planned[-1] + max(planned[-1] // PART, EXTRA)
-    if waves and (planned := plan(waves))[-1] > most:
-        waves = [wave for wave in waves if plan([wave])[-1] <= most]
-        while (planned := plan(waves))[-1] > most:
+    alone = plan([])
+
+    def fit(some: Sequence[Wave]) -> bool:
+        part = sum(wave.gain for wave in some) / sum(wave.alone for wave in some)
+        return bool(plan(some)[-1] <= alone[-1] + max(EXTRA, part * alone[-1]))
+
+    if waves and not fit(waves):
+        waves = [wave for wave in waves if fit([wave])]
+        while waves and not fit(waves):
             waves = waves[:-1]
-    return waves, planned
+    return waves, plan(waves) if waves else alone
 
 
 def with_waves(

@@ -21,7 +21,7 @@ SHARING = 1500.0  # nanoseconds, about, that handing a step out and waiting for 
 WAITING = 200.0  # until another thread sees that a task is done
 TAKING = 100.0  # to take a piece
 PIECE = 3000.0  # the least that is worth a piece
-GAIN, PART = 2000.0, 0.002  # the least that a wave must gain: nanoseconds, and of the time without it
+GAIN, PART = 2000.0, 0.01  # the least that a wave must gain: nanoseconds, and of the time without it
 
 
 class Load(NamedTuple):
