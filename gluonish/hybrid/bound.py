@@ -301,8 +301,9 @@ class Bound:
         copies = None
         if self.stamp != self.program.stamp:
             copies = self._point_to_captured()
-        for slot in self.key_slots:
-            slots[slot] = id(key)
+        if key is not None:
+            for slot in self.key_slots:
+                slots[slot] = id(key)
         try:
             for call in self.calls:
                 if type(call) is not list:

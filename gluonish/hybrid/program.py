@@ -8,7 +8,7 @@ Python. Binding to new sizes plans memory and fills tables; it compiles nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,8 +151,9 @@ class Program:
             space = Workspace()
         try:
             bound = space.bounds.get(sizes) or self._bind(sizes, held, space)
-            if self.prepared.steps:
-                self.prepared.refresh()
+            prepared = self.prepared
+            if prepared.steps and not (prepared.stamp == self.stamp and prepared.same()):
+                prepared.refresh()
             return bound.run(data, key, held, into)
         finally:
             free.append(space)
@@ -234,7 +235,8 @@ class Prepared:
         self.base = -(-address_of(self.memory) // 64) * 64
         self.program = program
         self.bound: Bound | None = None
-        self.facts: Facts  # the versions of the sources when the steps were run
+        self.facts: Facts  # the versions of the sources when the steps were run; `same` asks for them
+        self.same: Callable[[], bool]
         self.stamp = -1
         self._lock = threading.Lock()
 
@@ -251,11 +253,11 @@ class Prepared:
 
     def refresh(self) -> None:
         """Runs the steps if an array they read has changed."""
-        if self.stamp == self.program.stamp and self.same():
-            return
         with self._lock:
             stamp, versions = self.program.stamp, [a._version[0] for a in self.sources]
-            if stamp == self.stamp and self.same():  # another thread was quicker, and may be reading already
+            if (
+                stamp == self.stamp and self.same()
+            ):  # nothing has, or another thread was quicker, and may be reading already
                 return
             if self.bound is None:
                 self.bound, self.facts = Bound(self.program, (), prepared=True), Facts()

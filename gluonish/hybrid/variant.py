@@ -310,8 +310,11 @@ class Call:
         assert backward is not None
         if state.recording or state.trace is not None:
             return self._eager_gradients(grads, inputs)
-        results, _ = backward.program().run(self.backward_data(grads), self.sizes, self.key, self.kept)
-        found = [(inputs[position], NDArray(value)) for position, value in zip(backward.targets, results)]
+        program = backward.ready or backward.program()
+        results, _ = program.run(self.backward_data(grads), self.sizes, self.key, self.kept)
+        found = []
+        for position, value in zip(backward.targets, results):  # no comprehension: it would cost more
+            found.append((inputs[position], NDArray(value)))
         return found if self.eager is None else verified_gradients(self, grads, inputs, found)
 
     def backward_data(self, grads: dict[int, NDArray]) -> list[Any]:

@@ -86,7 +86,7 @@ def builtin(function: int, words: np.ndarray) -> Callable[..., Any]:
     which it is bound, the address of its arguments and their number, and gives an object that it counts a reference
     to."""
     make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-    return make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(_method(function)), words, None)  # type: ignore[no-any-return]
+    return make(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(_method(function)), words, None)
 
 
 def kernel() -> Kernel:

@@ -25,7 +25,7 @@ OBJECT = -1  # how the resolve kernel treats the address of an array object
 
 def address_of(array: np.ndarray) -> int:
     """The address of an array's first element."""
-    return array.__array_interface__["data"][0]  # type: ignore[no-any-return]
+    return array.__array_interface__["data"][0]
 
 
 def word(place: int) -> int:

@@ -6,6 +6,7 @@ One namespace: the Python array API's names, NumPy's well-known aliases, functio
 from typing import Any
 
 from gluonish.nd import (
+    autograd,  # gives NDArray its backward
     methods,  # puts operators and methods on NDArray
     random,
 )

@@ -21,6 +21,13 @@ from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.size import product
 
 GRAD_REQS = ("write", "add", "null")
+_backward: Any = None  # that of `autograd`, which needs this module
+
+
+def set_backward(function: Any) -> None:
+    """Told once by `autograd.py`."""
+    global _backward
+    _backward = function
 
 
 class Gradient:
@@ -35,9 +42,7 @@ class Gradient:
 
     def receive(self, value: NDArray) -> None:
         """Takes the value of a backward: `write` replaces what was there, `add` adds to it."""
-        if self.request == "add" and self.value is not None:
-            value = self.value + value
-        self.become(value)
+        self.become(self.value + value if self.request == "add" and self.value is not None else value)
         self.fresh = True
 
     def become(self, value: NDArray) -> None:
@@ -262,9 +267,7 @@ class NDArray:
 
     def backward(self, out_grad: NDArray | None = None, retain_graph: bool = False, train_mode: bool = True) -> None:
         """`autograd.backward` from this array; ones are the head gradient if none is given."""
-        from gluonish.nd import autograd
-
-        autograd.backward([self], [out_grad], retain_graph)
+        _backward(self, out_grad, retain_graph)
 
     def detach(self) -> NDArray:
         """The same values, cut off from the tape."""

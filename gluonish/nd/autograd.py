@@ -7,13 +7,13 @@ The undoing of broadcasting happens here, once for all ops.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Container, Sequence
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
 
-from gluonish.nd.array import NDArray
+from gluonish.nd.array import NDArray, set_backward
 from gluonish.nd.dispatch import state
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
@@ -161,7 +161,7 @@ class Walk:
 
     def start(self, heads: NDArray | Sequence[NDArray], head_grads: Any) -> Sequence[Any]:
         """Gives the heads their gradients, ones where there is none; returns the head gradients given."""
-        heads = [heads] if isinstance(heads, NDArray) else list(heads)
+        heads = (heads,) if isinstance(heads, NDArray) else list(heads)
         if state.trace is not None and not self.kept:  # what is asked for by name must stay on the tape
             state.trace.before_backward(heads)
         if head_grads is None or isinstance(head_grads, NDArray):
@@ -197,22 +197,24 @@ class Walk:
 
     def add(self, array: NDArray, value: NDArray) -> None:
         """`give` for a value that has the array's shape and dtype."""
-        if array._entry is None:
+        entry = array._entry
+        if entry is None:
             if array._grad is not None:
                 seen = self.leaves.get(id(array))
                 self.leaves[id(array)] = (array, value if seen is None else seen[1] + value)
             return
-        number, index = array._entry[0], array._entry[6]
-        if number not in self.pending:
-            self.pending[number] = (array._entry, {})
-            heapq.heappush(self.queue, -number)
-        grads = self.pending[number][1]
-        grads[index] = grads[index] + value if index in grads else value
+        waiting = self.pending.get(entry[0])
+        if waiting is None:
+            self.pending[entry[0]] = entry, {entry[6]: value}
+            heappush(self.queue, -entry[0])
+        else:
+            grads, index = waiting[1], entry[6]
+            grads[index] = grads[index] + value if index in grads else value
 
     def run(self) -> list[tuple[NDArray, NDArray]]:
         """Visits every entry once, latest first; gives the leaves with their gradients."""
         while self.queue:
-            entry, grads = self.pending.pop(-heapq.heappop(self.queue))
+            entry, grads = self.pending.pop(-heappop(self.queue))
             if entry[0] in self.kept:
                 self.visited[entry[0]] = grads
             self._visit(entry, grads)
@@ -294,3 +296,6 @@ def _zeros_like(array: NDArray) -> NDArray:
     from gluonish.nd.create import zeros
 
     return zeros(array.shape, dtype=array.dtype)
+
+
+set_backward(backward)
