@@ -104,6 +104,7 @@ def _numpy(node: Node) -> Step:
 def _arg(node: Node) -> list[Step]:
     x = node.inputs[0]
     code, largest, axis = CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"]
+
     def count(sizes: Sequence[int]) -> tuple[int, ...]:
         return (arg_reduce.partial_count(sizes, axis),)
 

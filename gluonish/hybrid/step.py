@@ -32,7 +32,8 @@ class Step:
     read, then written, then scratch memory, then the plan's scalars, then `extra` sizes. in_place: a write may take the
     memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
     its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
-    one. aside: another kernel for some values of `sizes`.
+    one. aside: another kernel for some values of `sizes`. when: for which
+    ones it is done at all; None: for all.
     """
 
     reads: list[Node]
@@ -50,9 +51,12 @@ class Step:
     indexed: Node | None = None
     control: Any = None  # a loop or branch, which runs programs of its own
     aside: Aside | None = None
+    when: Callable[[Sequence[int]], bool] | None = None
 
     def chosen(self, sizes: Sequence[int]) -> Kernel | None:
-        """The kernel for these values of `sizes`."""
+        """The kernel for these values of `sizes`; None if it has none for them."""
+        if self.when is not None and not self.when(sizes):
+            return None
         return self.aside.kernel if self.aside is not None and self.aside.suits(sizes) else self.kernel
 
     @property

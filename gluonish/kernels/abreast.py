@@ -130,7 +130,11 @@ class _Abreast(Rows):
             out.depth = 1
             out("if large:")
             out("    settled()")
-        return Kernel(loop.name + "_abreast", str(out).replace(f"def {loop.name}(", f"def {loop.name}_abreast("), self._all_externals())
+        return Kernel(
+            loop.name + "_abreast",
+            str(out).replace(f"def {loop.name}(", f"def {loop.name}_abreast("),
+            self._all_externals(),
+        )
 
     def _all_externals(self) -> tuple[External, ...]:
         largest = max([SCALARS[x.code].size for _, x in (*self.turned, *self.full)])
