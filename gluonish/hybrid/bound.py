@@ -95,7 +95,7 @@ class Bound:
         self.held_layout = held_layout
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
         steps = program.prepared.steps if prepared else program.main
-        self.steps: list[Step] = [s for s in steps if s.when is None or s.when([self.number(size) for size in s.sizes])]
+        self.steps: list[Step] = [s for s in steps if s.asked([self.number(size) for size in s.sizes])]
         self.numbers: dict[int, tuple[int, ...]] = {}
         self.spare: list[Any] = []
         self.inputs = 0 if prepared else len(program.graph.inputs)

@@ -173,10 +173,16 @@ class Program:
             return {}
         return dict(zip(self.size_names, self.evaluate(*sizes[: self.symbol_count])))
 
+    def steps_at(self, sizes: tuple[int, ...]) -> list[Step]:
+        """The steps that are done at these sizes."""
+        table = self.size_table(sizes)
+        return [s for s in self.steps if s.asked([table[str(z)] if isinstance(z, Size) else z for z in s.sizes])]
+
     def explain(self) -> list[str]:
         """Lines on the steps, and on what runs slower than it could."""
         count = len(self.prepared.steps)
-        rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
+        main = [s for s in self.main if s.asked([z.hint if isinstance(z, Size) else z for z in s.sizes])]
+        rows = [f"{len(main)} kernel calls, {count} more when a captured array changes"]
         for control in (s.control for s in self.steps if s.control is not None):
             for program in control.programs:
                 rows += [f"{control.name} ({control.line}): {row}" for row in program.explain()]

@@ -53,9 +53,13 @@ class Step:
     aside: Aside | None = None
     when: Callable[[Sequence[int]], bool] | None = None
 
+    def asked(self, sizes: Sequence[int]) -> bool:
+        """Whether it is done for these values of `sizes`."""
+        return self.when is None or self.when(sizes)
+
     def chosen(self, sizes: Sequence[int]) -> Kernel | None:
         """The kernel for these values of `sizes`; None if it has none for them."""
-        if self.when is not None and not self.when(sizes):
+        if not self.asked(sizes):
             return None
         return self.aside.kernel if self.aside is not None and self.aside.suits(sizes) else self.kernel
 
