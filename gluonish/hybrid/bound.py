@@ -102,7 +102,8 @@ class Bound:
         self.sizes = sizes
         self.held_layout = held_layout
         self.table_of_sizes = program.size_table(sizes) if not prepared else {}
-        self.steps: list[Step] = program.prepared.steps if prepared else program.main
+        steps = program.prepared.steps if prepared else program.main
+        self.steps: list[Step] = [s for s in steps if s.asked([self.number(size) for size in s.sizes])]
         self.numbers: dict[int, tuple[int, ...]] = {}
         self.kept: list[Kept] = []  # of the last calls
         self.inputs = 0 if prepared else len(program.graph.inputs)
@@ -112,7 +113,8 @@ class Bound:
         self.updated = [] if prepared else program.updated
         self.updates = not prepared and bool(program.graph.updates)
         self._lay_out_results([] if prepared else program.returned, [] if prepared else program.kept_nodes)
-        self._plan(() if prepared else program.regions)
+        whole = len(self.steps) == len(program.main)
+        self._plan(() if prepared else program.regions if whole else program.regions_of(self.steps))
         if not planned_only:
             self.arena, self.arena_base = (space or Workspace()).room(self.arena_size)
             self._fill()

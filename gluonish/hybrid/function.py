@@ -134,8 +134,8 @@ class CompiledFunction:
 
     def kernels(self, *args: Any, **kwargs: Any) -> list[KernelCall]:
         """The kernels of the program for such arguments, with their Python sources; see `KernelCall`."""
-        variant = self.variant_for(*args, **kwargs)
-        return [KernelCall(variant, step) for step in variant.program.steps]
+        variant, sizes = self.variant_and_sizes(*args, **kwargs)
+        return [KernelCall(variant, step) for step in variant.program.steps_at(sizes)]
 
     def explain(self, *args: Any, time: bool = False, **kwargs: Any) -> str:
         """Which variants exist, why each was traced, what it relies on, and what runs slower than it could.

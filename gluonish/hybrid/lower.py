@@ -7,7 +7,6 @@ the fallback: an op that kernels lack runs through NumPy inside the program, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from gluonish.hybrid import (
     lower_attention,
@@ -27,7 +26,7 @@ from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.pair_runs import paired
 from gluonish.hybrid.step import Aside, Step, temp
 from gluonish.kernels import arg_reduce, moves, pooling, target
-from gluonish.kernels.kernel import Kernel, Plan
+from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES, SCALARS
 from gluonish.nd.size import product
 
@@ -104,6 +103,7 @@ def _numpy(node: Node) -> Step:
 def _arg(node: Node) -> list[Step]:
     x = node.inputs[0]
     code, largest, axis = CODES[x.dtype.name], node.is_op("argmax"), node.attrs["axis"]
+
     def count(sizes: Sequence[int]) -> tuple[int, ...]:
         return (arg_reduce.partial_count(sizes, axis),)
 

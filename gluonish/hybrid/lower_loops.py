@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gluonish.hybrid import long_rows
 from gluonish.hybrid.fuse import Group, is_down, is_row_shape, root_of
 from gluonish.hybrid.graph import Node, apply, in_shape
 from gluonish.hybrid.lower_moves import copy_step, strides_of
@@ -263,7 +264,7 @@ class _Lowering:
         loop = self._loop("rows", *found, outputs)
         dims, sums = found[0], [n for n in self.writes if is_down(n)]
         if not sums:
-            return [self._rows_step(loop, dims, self.writes, row_loops.rows_plan)]
+            return self._whole_or_cut(loop, dims)
         weight = loop.weight
 
         def tiled(sizes: Sequence[int], weight: int) -> Plan:
@@ -278,6 +279,13 @@ class _Lowering:
 
         folds = [x for x in self.lines if isinstance(x, Fold) and x.down]
         return [first, self._combine(folds, dims, list(partials.values()), sums, plan)]
+
+    def _whole_or_cut(self, loop: Loop, dims: list[SizeLike]) -> list[Step]:
+        whole = self._rows_step(loop, dims, self.writes, row_loops.rows_plan)
+        if not long_rows.may_be_cut(loop, dims):
+            return [whole]
+        whole.when = lambda sizes: not long_rows.is_cut(sizes)
+        return [whole, *long_rows.cut_steps(self, loop, dims, self.writes)]
 
     def _rows_step(self, loop: Loop, dims: list[SizeLike], writes: list[Node], plan: Any) -> Step:
         """A step along rows; short rows go side by side."""

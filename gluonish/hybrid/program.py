@@ -15,7 +15,7 @@ import numpy as np
 
 from gluonish.hybrid.bound import Bound, Kept
 from gluonish.hybrid.compiling import compile_kernels
-from gluonish.hybrid.dependencies import regions
+from gluonish.hybrid.dependencies import Region, regions
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.graph import Graph, Node, apply
 from gluonish.hybrid.lower import lower
@@ -61,13 +61,18 @@ class Program:
         apart = {id(s) for s in self.prepared.steps}
         self.main = [s for s in self.steps if id(s) not in apart]
         self.updated = [leaf.array for leaf in updated]
-        ends = [s.kernel is None or bool(s.checks and self.graph.updates) for s in self.main]
-        # computing late spares memory, running side by side takes some
-        self.regions = [] if remat else regions(self.main, self.places, ends)
+        self._late = remat
+        self.regions = self.regions_of(self.main)
         self._free: list[Workspace] = []  # where nothing runs now
         self.stamp = 0  # another number whenever a captured array may have got other memory
         self._lock = threading.Lock()
         self._compiled = False
+
+    def regions_of(self, steps: Sequence[Step]) -> list[Region]:
+        """Where some of these steps may run side by side."""
+        if self._late:  # computing late spares memory, running side by side takes some
+            return []
+        return regions(steps, self.places, [s.kernel is None or bool(s.checks and self.graph.updates) for s in steps])
 
     # --- building -----------------------------------------------------------------------------------------------------
     def _outer_places(self) -> dict[int, Place]:
@@ -182,10 +187,16 @@ class Program:
             return {}
         return dict(zip(self.size_names, self.evaluate(*sizes[: self.symbol_count])))
 
+    def steps_at(self, sizes: tuple[int, ...]) -> list[Step]:
+        """The steps that are done at these sizes."""
+        table = self.size_table(sizes)
+        return [s for s in self.steps if s.asked([table[str(z)] if isinstance(z, Size) else z for z in s.sizes])]
+
     def explain(self) -> list[str]:
         """Lines on the steps, and on what runs slower than it could."""
         count = len(self.prepared.steps)
-        rows = [f"{len(self.main)} kernel calls, {count} more when a captured array changes"]
+        main = [s for s in self.main if s.asked([z.hint if isinstance(z, Size) else z for z in s.sizes])]
+        rows = [f"{len(main)} kernel calls, {count} more when a captured array changes"]
         bounds = [bound for space in self._free for bound in space.bounds.values()]
         rows += [row for bound in bounds[-1:] for row in wave_rows(bound)]
         for control in (s.control for s in self.steps if s.control is not None):

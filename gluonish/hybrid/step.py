@@ -33,7 +33,7 @@ class Step:
     memory of a read of the same size that nobody reads later, of `over` only if there is one. checks: the kernel ends
     its writes with the program's error cell. indexed: the node that looks up indices, where that is not the step's only
     one. part: it writes a part of a value that no other step with this mark writes. aside: another kernel for some
-    values of `sizes`.
+    values of `sizes`. when: for which ones it is done at all; None: for all.
     """
 
     reads: list[Node]
@@ -52,9 +52,16 @@ class Step:
     part: bool = False
     control: Any = None  # a loop or branch, which runs programs of its own
     aside: Aside | None = None
+    when: Callable[[Sequence[int]], bool] | None = None
+
+    def asked(self, sizes: Sequence[int]) -> bool:
+        """Whether it is done for these values of `sizes`."""
+        return self.when is None or self.when(sizes)
 
     def chosen(self, sizes: Sequence[int]) -> Kernel | None:
-        """The kernel for these values of `sizes`."""
+        """The kernel for these values of `sizes`; None if it has none for them."""
+        if not self.asked(sizes):
+            return None
         return self.aside.kernel if self.aside is not None and self.aside.suits(sizes) else self.kernel
 
     @property

@@ -243,7 +243,7 @@ def first_difference(
     known |= {id(leaf): key for leaf in program.graph.leaves() if leaf.kind == "key"}
     values = Values(known, number)
     left: dict[int, int] = {}
-    for step in (*program.prepared.steps, *program.main):
+    for step in (*program.prepared.steps, *run.bound.steps):
         for w in step.writes:
             left[id(root_of(w))] = left.get(id(root_of(w)), 0) + 1
 

@@ -73,7 +73,7 @@ def turning(source: str, last: str, place: str, size: int) -> list[str]:
 
 
 def asking(source: str, last: str, size: int) -> list[str]:
-    """Source that asks for one of the next group's pieces, in a loop over k that has as many turns as a row elements."""
+    """Source that asks for a piece of the next group, in a loop over k that has a turn for each element of a row."""
     place = f"{source} + ((row + {GROUP}) * {last} + k * {GROUP}) * {size}"
     return [f"prefetch({place} + {line})" for line in range(0, size * GROUP, LINE)]
 
@@ -130,7 +130,11 @@ class _Abreast(Rows):
             out.depth = 1
             out("if large:")
             out("    settled()")
-        return Kernel(loop.name + "_abreast", str(out).replace(f"def {loop.name}(", f"def {loop.name}_abreast("), self._all_externals())
+        return Kernel(
+            loop.name + "_abreast",
+            str(out).replace(f"def {loop.name}(", f"def {loop.name}_abreast("),
+            self._all_externals(),
+        )
 
     def _all_externals(self) -> tuple[External, ...]:
         largest = max([SCALARS[x.code].size for _, x in (*self.turned, *self.full)])
@@ -287,7 +291,7 @@ class _Abreast(Rows):
         return self._load(names)
 
     def _ask_for_next(self, names: list[str], last: bool) -> None:
-        """While a group is computed on, memory brings the next one: in the first pass that computes much, or the last."""
+        """While a group is computed on, memory brings the next: in the first pass that computes much, or the last."""
         if self.asked or not (last or any(self._costly(n) for n in self._needed(names))):
             return
         self.asked = True

@@ -245,7 +245,7 @@ def goes_abreast(shape: Shape, axis: int) -> bool:
 
 
 def combine_kernel(code: str, largest: bool) -> Kernel:
-    """The second kernel, for several chunks. Inputs: places and numbers of the first one. Output: int64 (outer, inner)."""
+    """The second kernel, for several chunks. Inputs: places and numbers of the first. Output: int64 (outer, inner)."""
     source = f"""
 def combine_arg_reduce(args, begin, end):
     partial, values, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2)
