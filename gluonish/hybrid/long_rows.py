@@ -18,7 +18,7 @@ from gluonish.hybrid.graph import Node
 from gluonish.hybrid.step import Step, temp
 from gluonish.kernels import column_loops, long_rows, loops
 from gluonish.kernels.kernel import Kernel, Plan
-from gluonish.kernels.loops import Array, Fold, Line, Loop, Output
+from gluonish.kernels.loops import Array, Fold, Line, Loop, Output, Pick
 from gluonish.kernels.scalars import SCALARS
 from gluonish.nd.size import SizeLike, product
 
@@ -33,7 +33,7 @@ def may_be_cut(loop: Loop, dims: Sequence[SizeLike]) -> bool:
     plain = all(isinstance(x, (Line, Fold)) and not (isinstance(x, Fold) and x.down) for x in loop.lines)
     keys = any(x.code == "key" for x in loop.inputs)
     places = any(isinstance(x, Line) and {"index", "column"} & set(x.operands) for x in loop.lines)
-    halves = any(x.code in ("f16", "bf16") for x in (*loop.inputs, *loop.outputs))
+    halves = ({x.code for x in loop.inputs} | {o.code for o in loop.outputs}) & {"f16", "bf16"}
     full = all(not o.row for o in loop.outputs)
     return loop.rank == 2 and plain and full and not (loop.checks or keys or places or halves)
 
@@ -88,10 +88,9 @@ class _Cut:
         needed = _needed(kept, [*(f.operand for f in folds), *(o.value for o in outputs if not more)])
         inputs = (*self.loop.inputs, *(Array(row.fold.code, (True, False)) for row in self.known))
         renamed = tuple(replace(o, value=names.get(o.value, o.value)) for o in outputs)
-        lines = tuple(x for x in (*kept, *folds) if isinstance(x, Fold) or x.name in needed)
-        return replace(
-            self.loop, name=self.loop.name.replace("rows_", f"{kind}_", 1), inputs=inputs, lines=lines, outputs=renamed
-        )
+        name = self.loop.name.replace("rows_", f"{kind}_", 1)
+        own: list[Line | Fold | Pick] = [x for x in kept if x.name in needed]
+        return replace(self.loop, name=name, inputs=inputs, lines=(*own, *folds), outputs=renamed)
 
     def _step(self, kernel: Kernel, loop: Loop, writes: list[Node], plan: Any) -> None:
         step = self.lowering._step(kernel, loop, self.dims, writes, plan, False)

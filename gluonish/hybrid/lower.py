@@ -25,7 +25,7 @@ from gluonish.hybrid.leading import read_in_place
 from gluonish.hybrid.lower_moves import simple
 from gluonish.hybrid.pair_runs import paired
 from gluonish.hybrid.step import Aside, Step, temp
-from gluonish.kernels import arg_reduce, moves, pooling, target
+from gluonish.kernels import abreast, arg_reduce, moves, pooling, target
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.scalars import CODES, SCALARS
 from gluonish.nd.size import product
@@ -119,7 +119,7 @@ def _arg(node: Node) -> list[Step]:
     )
     if axis == len(x.shape) - 1 and SCALARS[code].size in (4, 8):
         kernel = arg_reduce.abreast_kernel(code, largest)
-        first.aside = Aside(kernel, lambda sizes: arg_reduce.goes_abreast(tuple(sizes), axis))
+        first.aside = Aside(kernel, lambda sizes: arg_reduce.goes_abreast(tuple(sizes), axis), abreast.WHAT)
     second = Step(
         [places, values],
         [node],

@@ -291,7 +291,7 @@ class _Lowering:
         """A step along rows; short rows go side by side."""
         step = self._step(row_loops.rows_kernel(loop), loop, dims, writes, plan, False)
         if abreast.suits(loop) and not (isinstance(dims[-1], int) and dims[-1] > abreast.SHORT):
-            step.aside = Aside(abreast.abreast_kernel(loop), lambda sizes: abreast.wanted(tuple(sizes)))
+            step.aside = Aside(abreast.abreast_kernel(loop), lambda sizes: abreast.wanted(tuple(sizes)), abreast.WHAT)
         return step
 
     def _columns(self) -> list[Step]:

@@ -17,7 +17,7 @@ from gluonish.hybrid.step import Step
 from gluonish.hybrid.step_run import StepRun
 from gluonish.hybrid.timing import example
 from gluonish.hybrid.verify import distance
-from gluonish.kernels.kernel import External, Kernel
+from gluonish.kernels.kernel import Kernel
 from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
 
@@ -65,15 +65,11 @@ class KernelCall:
         old = self.step.kernel
         if old is None:
             raise ValueError(f"replace: {self.name} runs through NumPy, there is no kernel to replace ({user_line()})")
-        new = dataclasses.replace(old, source=source, externals=self._externals())
+        new = dataclasses.replace(old, source=source)
         if new.address != old.address:
             self._compare(new)
         self.step.kernel, self.step.aside = new, None
         self.variant.program.rebind()
-
-    def _externals(self) -> tuple[External, ...]:
-        """What the shown source calls, of all kernels that the step has."""
-        return tuple(dict.fromkeys(external for kernel in self.step.kernels for external in kernel.externals))
 
     def _compare(self, new: Kernel) -> None:
         program = self.variant.program

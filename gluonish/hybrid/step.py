@@ -22,6 +22,7 @@ class Aside:
 
     kernel: Kernel
     suits: Callable[[Sequence[int]], bool]
+    what: str  # which sizes, for people
 
 
 @dataclass(eq=False)
@@ -84,8 +85,8 @@ class Step:
             bodies = [step.source for program in self.control.programs for step in program.steps]
             return "\n".join([*lines, "# runs:", *bodies])
         body = self.kernel.source if self.kernel is not None else "# evaluated by NumPy"
-        other = ["", "# for some sizes:", self.aside.kernel.source] if self.aside is not None else []
-        return "\n".join([*(line for line in lines if line not in body), body.strip(), *other, ""])
+        other = [f"# for {self.aside.what}: {self.aside.kernel.name}"] if self.aside is not None else []
+        return "\n".join([*other, *(line for line in lines if line not in body), body.strip(), ""])
 
     @property
     def assembly(self) -> str:

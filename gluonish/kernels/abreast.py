@@ -22,6 +22,7 @@ from gluonish.kernels.streams import LINE
 from gluonish.kernels.tiling import tile_of
 
 FEWEST = 16  # rows in all that are worth it
+WHAT = f"{FEWEST} rows or more of 2 to {SHORT} elements"
 ASKED = 2  # inputs whose next rows are asked for
 MOST = 6  # arrays that are turned; each takes a buffer in the nearest cache
 _FLOATS = {4: "float32", 8: "float64"}  # squares are turned as numbers of this size, whatever they are
@@ -33,10 +34,10 @@ def suits(loop: Loop) -> bool:
     """Whether a loop along rows can go over several rows side by side."""
     full = [x for x in loop.inputs if x.code != "key" and x.moves[-1] and any(x.moves[:-1])]
     wide = [o for o in loop.outputs if not o.row]
-    sizes = [SCALARS[x.code].size for x in (*full, *wide)]
+    sizes = [SCALARS[code].size for code in [x.code for x in full] + [o.code for o in wide]]
     outer = [set(x.moves[:-1]) for x in loop.inputs if x.code != "key"]
     plain = all(len(moves) == 1 for moves in outer) and not any(x.code == "key" for x in loop.inputs)
-    halves = any(x.code in ("f16", "bf16") for x in (*loop.inputs, *loop.outputs))
+    halves = ({x.code for x in loop.inputs} | {o.code for o in loop.outputs}) & {"f16", "bf16"}
     return plain and not halves and loop.rank > 1 and 0 < len(sizes) <= MOST and all(s in _FLOATS for s in sizes)
 
 
@@ -137,7 +138,7 @@ class _Abreast(Rows):
         )
 
     def _all_externals(self) -> tuple[External, ...]:
-        largest = max([SCALARS[x.code].size for _, x in (*self.turned, *self.full)])
+        largest = max(SCALARS[code].size for code in [x.code for _, x in self.turned] + [o.code for _, o in self.full])
         streaming = STREAMING[:2] if self.streamed else ()
         buffers = (
             ("prefetch", "folds:prefetch", ()),
