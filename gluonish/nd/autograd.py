@@ -163,7 +163,7 @@ class Walk:
         """Gives the heads their gradients, ones where there is none; returns the head gradients given."""
         heads = (heads,) if isinstance(heads, NDArray) else list(heads)
         if state.trace is not None and not self.kept:  # what is asked for by name must stay on the tape
-            state.trace.before_backward(heads)
+            state.trace.before_backward(list(heads))
         if head_grads is None or isinstance(head_grads, NDArray):
             head_grads = [head_grads] * len(heads)
         if len(head_grads) != len(heads):
