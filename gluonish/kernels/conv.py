@@ -7,7 +7,7 @@ plan: every stride, padding, dilation and kernel size runs the same compiled cod
 inputs. Sums run in one order whatever the number of threads and tiles.
 
 Deliberately not here: how to walk (`window.py`, `weight_gradient.py`), Winograd (`winograd.py`), depthwise convolutions
-(`depthwise.py`; here each group is treated as a convolution of its own).
+(`depthwise.py`, `depthwise_rows.py`; here each group is treated as a convolution of its own).
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ Channels are the lanes. A block of neighbouring output pixels of a row stays in 
 by; rows and columns of taps that leave the image are left out. With the taps in turned order it is the data gradient of
 a convolution of stride 1.
 
-Deliberately not here: several outputs for each channel, the weight gradient, and data gradients of other strides: those
-go by `conv.py`, group by group.
+Deliberately not here: the usual windows (`depthwise_rows.py`); several outputs for each channel, the weight gradient,
+and data gradients of other strides: those go by `conv.py`, group by group.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def test_epilogue(dtype: str, make: Any, rng: Rng) -> None:
     )
 
 
-@pytest.mark.parametrize("image", [(0, 8, 8, 16), (2, 1, 1, 5), (1, 2, 60, 3)])
-def test_small_images(image: Shape, rng: Rng) -> None:
+@pytest.mark.parametrize("image", [(0, 8, 8, 16), (2, 1, 1, 5), (1, 2, 60, 3), (1, 30, 20, 50), (1, 3, 45, 165)])
+def test_images_of_all_forms(image: Shape, rng: Rng) -> None:
     check(Geometry((3, 3), (1, 1), (1, 1), (1, 1), image[3]), image, "float32", rng)
 
 
