@@ -161,7 +161,7 @@ def convolution(args, begin, end):
                 place = load_i64(phase, 2) + min(later + i * pixel_block, pixels) * load_i64(phase, 4)
                 write_i64(regions, i, out + place * {size})
                 fetch_operands(regions + 8 * i, extras, place * {size})
-        later_end = min(later + pixel_block, pixels) if ahead_shift >= 0 else later
+        later_end = min(later + pixel_block, pixels) if (ahead_shift >= 0) & (blocks > 1) else later
         later_x, later_y, later_image = x, y, image
         if later == 0:
             later_x, later_y, later_image = 0, 0, 0
@@ -353,7 +353,7 @@ def _pixels_of_block(walk: Walk, tile: Tile, unit_block: int, panels: int) -> in
     """Pixels of a tile of the pool: as many as the tables hold, fewer where there would be few tiles. All alike."""
     depth, units = max(walk.depth * walk.run, 1), _most_units(walk)
     pixels = max((walk.images * phase.height * phase.width for phase in walk.phases), default=0)
-    most_tiles = TILES if walk.rows * tile.columns * tile.size <= PANELS else max(FEW_TILES, 4 * pool.get_num_threads())
+    most_tiles = TILES if walk.rows * tile.columns * tile.size < PANELS else max(FEW_TILES, 4 * pool.get_num_threads())
     wanted = min(most_tiles, max(1, 2 * pixels * units * depth * walk.columns * walk.groups // WORTH))
     block = ceil_div(pixels, ceil_div(wanted, max(1, panels * len(walk.phases))))
     most = min(PIXELS, TABLE // unit_block)
