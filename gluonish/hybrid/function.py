@@ -20,6 +20,7 @@ from gluonish.hybrid.replace import KernelCall
 from gluonish.hybrid.stepwise import Stepwise
 from gluonish.hybrid.timing import example, measured
 from gluonish.hybrid.variant import Variant, trace_variant
+from gluonish.nd import collector
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.errors import user_line
@@ -85,7 +86,7 @@ class CompiledFunction:
                 self.variants.insert(0, variant)
 
     def _new_variant(self, mode: Any, structure: Any, arrays: Sequence[NDArray]) -> Variant:
-        with self._lock:
+        with self._lock, collector.at_rest():
             for variant in self.variants:  # another thread may have made it meanwhile
                 if variant.mode == mode and variant.fits(arrays) is not None:
                     return variant

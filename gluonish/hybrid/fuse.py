@@ -67,6 +67,7 @@ class Fuser:
         self.position = {id(n): i for i, n in enumerate(graph.nodes())}
         self.columns: dict[int, dict[int, Group]] = {}  # id of an array -> groups of kind "columns" that may read it
         self.spans = Spans(len(self.position))
+        self.group_readers: dict[int, set[int]] = {}
 
     def run(self) -> list[Group]:
         """The groups in an order in which they can run."""
@@ -127,6 +128,25 @@ class Fuser:
             other = self.group_of.get(id(root_of(parent)))
             if other is not None and other is not group and id(parent) not in group.members:
                 group.parents.add(id(other))
+
+    def note_readers(self) -> None:
+        """Which groups read which, from here on kept by `hand_over`."""
+        self.group_readers = {key: set() for key in self.groups}
+        for key, group in self.groups.items():
+            for parent in group.parents:
+                self.group_readers.setdefault(parent, set()).add(key)
+
+    def hand_over(self, before: Group, group: Group) -> None:
+        """Whoever read the group `before` now reads `group`, which has taken it in."""
+        for parent in before.parents:
+            self.group_readers[parent].discard(id(before))
+        for parent in group.parents:
+            self.group_readers[parent].add(id(group))
+        for key in self.group_readers.pop(id(before)) - {id(group)}:
+            self.groups[key].parents.discard(id(before))
+            self.groups[key].parents.add(id(group))
+            self.group_readers[id(group)].add(key)
+        self.group_readers[id(group)].discard(id(group))
 
     # --- reductions down columns --------------------------------------------------------------------------------------
     def _place_columns(self, node: Node) -> None:

@@ -42,7 +42,7 @@ class Origin(str):
 class Node:
     """One value of a graph. `kind` is "op", or for leaves "input", "captured", "key", or for lowered graphs "temp"."""
 
-    __slots__ = ("kind", "op", "inputs", "attrs", "shape", "dtype", "line", "name", "array")
+    __slots__ = ("kind", "op", "inputs", "attrs", "shape", "dtype", "line", "name", "array", "parents")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Node:
         self.shape, self.dtype = spec
         self.op = op
         self.inputs = tuple(inputs)
+        self.parents = [x for x in self.inputs if isinstance(x, Node)]
         self.attrs = attrs or {}
         self.line = line
         self.name = name
@@ -73,11 +74,6 @@ class Node:
     def owner(self) -> Any:
         """What was running when the node was made: the innermost Block, or None."""
         return getattr(self.line, "owner", None)
-
-    @property
-    def parents(self) -> list[Node]:
-        """The inputs that are nodes."""
-        return [x for x in self.inputs if isinstance(x, Node)]
 
     def is_op(self, *names: str) -> bool:
         """Whether this node applies one of the named ops."""
@@ -132,15 +128,17 @@ def ordered(results: Iterable[Node]) -> list[Node]:
     """All ancestors of the results, parents first (depth first, without recursion)."""
     seen: set[int] = set()
     out: list[Node] = []
-    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(results))]
+    stack: list[Node | None] = list(reversed(list(results)))  # after a None: the node whose parents are done
     while stack:
-        node, done = stack.pop()
-        if done:
-            out.append(node)
+        node = stack.pop()
+        if node is None:
+            out.append(stack.pop())  # type: ignore[arg-type]
         elif id(node) not in seen:
             seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((p, False) for p in reversed(node.parents))
+            if node.parents:
+                stack += (node, None, *reversed(node.parents))
+            else:
+                out.append(node)
     return out
 
 

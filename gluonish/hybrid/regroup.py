@@ -24,6 +24,7 @@ ROUNDS = 64  # sweeps over all pairs; each joins at least one, and few graphs ne
 
 def join_groups(fuser: Fuser) -> None:
     """Joins pairs of groups until no pair is left that may be joined."""
+    fuser.note_readers()
     for _ in range(ROUNDS):
         if not any([_join_first(fuser, group) for group in list(fuser.groups.values())]):
             break
@@ -135,6 +136,4 @@ def _absorb(fuser: Fuser, group: Group, other: Group) -> None:
         fuser.group_of[key] = group
     group.again = {key for key in group.again | other.again if fuser.group_of[key] is not group}
     del fuser.groups[id(other)]
-    for third in fuser.groups.values():
-        if id(other) in third.parents:
-            third.parents = (third.parents - {id(other)}) | {id(group)}
+    fuser.hand_over(other, group)

@@ -23,7 +23,7 @@ from gluonish.hybrid.trace import Trace, tracing
 from gluonish.hybrid.verify import Verified, verified_gradients
 from gluonish.kernels.facts import Facts
 from gluonish.kernels.pointers import address_of
-from gluonish.nd import autograd, dispatch, random
+from gluonish.nd import autograd, collector, dispatch, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.dispatch import state
 from gluonish.nd.dtypes import is_float
@@ -269,7 +269,7 @@ class Backward:
     def program(self) -> Program:
         """The compiled program."""
         if self.ready is None:
-            with precision(self.exactness):  # as at the time of the forward
+            with precision(self.exactness), collector.at_rest():  # as at the time of the forward
                 self.ready = Program(self.graph, held_inputs=self.held, steady=False, remat=self.remat)
         return self.ready
 

@@ -8,7 +8,6 @@ process. numba is imported only when a kernel is compiled, llvmlite when the fir
 from __future__ import annotations
 
 import functools
-import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from gluonish.kernels.errors import KernelError
 from gluonish.kernels.kernel import Kernel
 from gluonish.kernels.processors import usable_processors
 from gluonish.kernels.target import Target
+from gluonish.nd import collector
 
 _addresses: dict[tuple[Kernel, Target], int] = {}
 _lock = threading.RLock()
@@ -61,12 +61,10 @@ def _objects(kernels: list[Kernel], machine: Target, done: Callable[[int], None]
     """Kernels with their object files. This thread is the one for Numba, and in the end one more for LLVM."""
     from gluonish.kernels import frontend, optimiser
 
-    collect = gc.isenabled()
-    gc.disable()  # a tenth of the time went into looking for garbage in Numba's graphs
     threads = ThreadPoolExecutor(max(1, usable_processors() - 1))
     jobs: list[tuple[Kernel, str, Future[bytes]]] = []
     try:
-        with target.use(machine):
+        with target.use(machine), collector.at_rest():
             for k in kernels:
                 text = frontend.lower(k, k.name)
                 jobs.append((k, text, threads.submit(optimiser.object_of, k, text, machine)))
@@ -77,8 +75,6 @@ def _objects(kernels: list[Kernel], machine: Target, done: Callable[[int], None]
             done(number)
     finally:
         threads.shutdown(cancel_futures=True)
-        if collect:
-            gc.enable()
 
 
 def llvm_text(kernel: Kernel) -> str:
