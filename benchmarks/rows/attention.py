@@ -30,11 +30,12 @@ def _row(name: str, about: str, shape: tuple[int, ...], causal: bool, backward: 
     batch, heads, queries, keys, depth = shape
     sizes = {"batch": batch, "heads": heads, "queries": queries, "keys": keys, "depth": depth}
     sizes |= {"causal": causal, "backward": backward}
-    tiny = {**_TINY, "queries": 1} if queries == 1 else _TINY
+    tiny = {**_TINY, "queries": queries} if queries < 9 else _TINY
     return Row(name, about, sizes, tiny, bars, _flops(7.0 if backward else 2.0), group="kernels")
 
 
 FULL, BERT, TOKEN = (1, 12, 512, 512, 64), (8, 12, 128, 128, 32), (1, 12, 1, 1000, 64)
+THREE = (1, 12, 3, 1000, 64)  # few: drafts that a decoder checks at once
 TORCH, PEAK = Bar("torch", 0.5), Bar("peak", 0.7, "rate")
 ROWS = (
     _row("attention", "attention b1 h12 s512 d64, forward", FULL, False, False, TORCH, PEAK, BUSY),
@@ -42,6 +43,9 @@ ROWS = (
     _row("attention-causal", "causal attention b1 h12 s512 d64, forward and backward", FULL, True, True, TORCH),
     _row("attention-bert", "attention b8 h12 s128 d32, forward and backward", BERT, False, True, TORCH),
     _row("attention-token", "attention b1 h12 of one query and 1000 keys, d64", TOKEN, False, False, Bar("torch", 0.8)),
+    _row(
+        "attention-few", "attention b1 h12 of three queries and 1000 keys, d64", THREE, False, False, Bar("torch", 0.8)
+    ),
 )
 
 

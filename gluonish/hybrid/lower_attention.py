@@ -235,8 +235,8 @@ def _forward(nodes: list[Node], places: _Places) -> list[Step]:
     variant = Variant(node.dtype.name, kind, code, node.attrs["causal"])
     mask_size = masks[0].dtype.itemsize if masks else 1
     tile = tile_of(variant.dtype)
-    single = known is None and same(query.shape[-2], 1)
-    kernel = attention_row_kernel(variant) if single else attention_kernel(variant, known is not None)
+    single = same(query.shape[-2], 1)
+    kernel = (attention_row_kernel if single else attention_kernel)(variant, known is not None)
     make = row_plan if single else forward_plan
 
     def plan(ins: Any, outs: Any, values: Sequence[int]) -> Any:

@@ -7,7 +7,9 @@ walks the blocks of queries in one order, so sums over queries stand in one orde
 that a causal mask hides are skipped block by block, and so are those at the end that a mask of bools hides, in the
 forward from every query of a block, else from all queries.
 
-Deliberately not here: the arithmetic of a block (`attention_tiles.py`), a single query (`attention_row.py`).
+A FEW queries go one by one, without blocks: a panel of them would be mostly empty.
+
+Deliberately not here: the arithmetic of a block (`attention_tiles.py`), single queries (`attention_row.py`).
 
 Source: Dao et al., "FlashAttention", 2022; Rabe & Staats, "Self-attention does not need O(n^2) memory", 2021.
 """
@@ -15,15 +17,14 @@ Source: Dao et al., "FlashAttention", 2022; Rabe & Staats, "Self-attention does 
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from gluonish.kernels.attention_row import FEW, row_externals, row_plan, rows_of
+from gluonish.kernels.attention_sizes import STACK, Sizes, Variant, loads, plan_of
 from gluonish.kernels.kernel import External, Kernel, Plan
 from gluonish.kernels.tiling import Tile, ceil_div, round_up, tile_of
 
-STACK = 1 << 18  # bytes of working memory that a tile takes from the stack; more comes from the program's arena
 KEYS = 512  # keys in a block of the forward, at most: scores of 64 queries of float32 are 128 KB, in the second cache
 KEYS_BACK = 256  # the same for the backward, which holds two such blocks
 SUB = 96  # keys whose scores are made and then masked at once, while they are in the first cache
@@ -32,41 +33,14 @@ LEAST_KEYS = 48  # keys in a block, at least, where that much does not fit the s
 TILES = 8  # fewer tiles than this are made by smaller blocks of queries, or by parts of the keys
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What a kernel is compiled for. mask: "none", "key" (the same for all queries) or "full"; code: its type."""
-
-    dtype: str
-    mask: str = "none"
-    code: str = ""
-    causal: bool = False
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The sizes of a call. steps: bytes from batch to batch, head to head, row to row of each array.
-
-    mask_steps: bytes from batch to batch, head to head, query to query; its keys lie next to each other.
-    """
-
-    batch: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    columns: int
-    scale: float
-    steps: tuple[tuple[int, int, int], ...]
-    mask_steps: tuple[int, int, int] = (0, 0, 0)
-
-
 FORWARD = """
 def attention(args, begin, end):
     {take}
+    own = stack()
+    {few}
     lanes = vectors * {VL}
     width = lanes * {size}
     blocks = (n_queries + lanes - 1) // lanes
-    own = stack()
     for tile in range(begin, end):
         panel = own if mine == 1 else scratch + tile * room
         scored = panel + depth * width
@@ -264,8 +238,9 @@ def attention_kernel(variant: Variant, statistics: bool = False) -> Kernel:
     tile, names = tile_of(variant.dtype), _names(variant)
     arrays = ["query", "key", "value", *["mask"] * (variant.mask != "none"), "out", *["statistics"] * statistics]
     names |= {
-        "take": _loads(arrays, ("q", "k", "v", "o", "m"), names),
+        "take": loads(arrays, ("q", "k", "v", "o", "m"), names),
         "block": "(blocks - 1 - tile % blocks)" if variant.causal else "(tile % blocks)",  # the longest first
+        "few": "if vectors == 0:\n" + rows_of(variant, statistics, 8) + "\n        return",
     }
     pieces = {
         "fill_mask": FILL_MASK.format(**names) if variant.mask == "full" else "",
@@ -282,6 +257,7 @@ def attention_kernel(variant: Variant, statistics: bool = False) -> Kernel:
         ("weigh", "attention_tiles:weigh", how),
         ("mask_block", "attention_tiles:mask_block", (variant.dtype, tile.lanes, variant.code)),
     ]
+    externals += [each for each in row_externals(variant) if each[0] != "stack"]
     return Kernel("attention", _tidy(FORWARD.format(**names, **pieces)), tuple(externals))
 
 
@@ -297,7 +273,7 @@ def attention_gradient_kernel(variant: Variant, wanted: Sequence[bool]) -> Kerne
     arrays += [f"{of}_gradient" for of, want in zip(("query", "key", "value"), wanted, strict=True) if want]
     arrays += ["partial"] * wanted[0]
     names |= {
-        "take": _loads(arrays, ("q", "k", "v", "o", "g", "qg", "kg", "vg", "m"), names),
+        "take": loads(arrays, ("q", "k", "v", "o", "g", "qg", "kg", "vg", "m"), names),
         "shown": names["shown"].replace("n_keys,", "k_end,") if variant.causal else "k_end",
         "block": "(max(blocks, 1) - 1 - turn)" if variant.causal else "turn",  # the first one sees all keys
     }
@@ -351,20 +327,6 @@ def _names(variant: Variant) -> dict[str, Any]:
     }
 
 
-def _loads(arrays: Sequence[str], steps: Sequence[str], names: dict[str, Any]) -> str:
-    """Lines that take the arguments: arrays, scratch memory, sizes, then the steps of arrays.
-
-    One name a line: the compiler's front end takes longer over several at once.
-    """
-    lines = [f"{name} = load_i64(args, {i})" for i, name in enumerate(arrays)]
-    lines += [f"scratch = load_i64(args, {len(arrays)})", f"s = args + {8 * (len(arrays) + 1)}"]
-    sizes = ["heads", "n_queries", "n_keys", "depth", "columns", "", "vectors", "key_block", "room", "mine"]
-    sizes += ["parts", "part_keys"]
-    sizes += [f"{of}_{step}" for of in steps for step in ("outer", "head", "step")]
-    lines += [f"{name} = load_i64(s, {i})" for i, name in enumerate(sizes) if name]
-    return "\n    ".join([*lines, f"scale = cast_{names['code']}(load_f64(s, 5))"])
-
-
 def _full_of_bools(variant: Variant) -> bool:
     return variant.mask == "full" and variant.code == "b1"
 
@@ -382,13 +344,15 @@ def _tidy(source: str) -> str:
 # --- plans -----------------------------------------------------------------------------------------------------------
 def forward_plan(sizes: Sizes, tile: Tile) -> Plan:
     """The scalars and tiles of a forward call. sizes.steps: of query, key, value, out."""
+    if sizes.queries <= FEW:
+        return row_plan(sizes, tile)
     vectors = _vectors(sizes.queries, sizes.batch * sizes.heads, tile)
     width = vectors * tile.lanes * tile.size
     fixed = (sizes.depth + sizes.columns + 4 + SUB) * width
     block = _key_block(sizes.keys, KEYS, fixed, width)
     tiles = sizes.batch * sizes.heads * ceil_div(sizes.queries, vectors * tile.lanes)
     scale = sizes.scale / math.log(2)
-    return _plan(sizes, scale, vectors, block, fixed + block * width, tiles)
+    return plan_of(sizes, scale, vectors, block, fixed + block * width, tiles)
 
 
 def backward_plan(sizes: Sizes, tile: Tile) -> Plan:
@@ -403,7 +367,7 @@ def backward_plan(sizes: Sizes, tile: Tile) -> Plan:
     parts, part = _parts(sizes)
     block = _key_block(part, KEYS_BACK, fixed, 2 * width)
     room = fixed + 2 * block * width
-    return _plan(sizes, sizes.scale, vectors, block, room, sizes.batch * sizes.heads * parts, (parts, part))
+    return plan_of(sizes, sizes.scale, vectors, block, room, sizes.batch * sizes.heads * parts, (parts, part))
 
 
 def attention_sum_kernel(dtype: str) -> Kernel:
@@ -431,20 +395,6 @@ def _parts(sizes: Sizes) -> tuple[int, int]:
     return max(1, ceil_div(sizes.keys, part)), part
 
 
-def _plan(
-    sizes: Sizes, scale: float, vectors: int, block: int, room: int, tiles: int, parts: tuple[int, int] = (1, 0)
-) -> Plan:
-    room = round_up(room, 64)
-    fits = room <= STACK
-    head = (sizes.heads, sizes.queries, sizes.keys, sizes.depth, sizes.columns, float_bits(scale))
-    return Plan((*head, vectors, block, room, int(fits), *parts, *steps_of(sizes)), tiles, 0 if fits else room * tiles)
-
-
-def steps_of(sizes: Sizes) -> list[int]:
-    """The steps of all arrays, the mask's last."""
-    return [step for three in (*sizes.steps, sizes.mask_steps) for step in three]
-
-
 def _vectors(queries: int, heads: int, tile: Tile) -> int:
     """Vectors of a block of queries: as many as registers hold, fewer where that evens out the blocks or gives more of
     them where heads are few."""
@@ -459,8 +409,3 @@ def _key_block(keys: int, most: int, fixed: int, width: int) -> int:
     """Keys in a block: even parts of them all, each at most `most`, that fit the stack if that is possible."""
     most = max(min(most, (STACK - fixed) // width), LEAST_KEYS)
     return max(1, ceil_div(keys, max(1, ceil_div(keys, most))))
-
-
-def float_bits(number: float) -> int:
-    """A float64 as the integer of its bits, to stand among integers."""
-    return int(struct.unpack("<q", struct.pack("<d", number))[0])

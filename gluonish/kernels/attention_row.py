@@ -1,10 +1,9 @@
-"""Attention of a single query, as decoding with a cache of keys and values needs it: both are read once.
+"""Attention of few queries, as decoding with a cache of keys and values needs it, one query after the other.
 
-A tile is one head. Scores of all keys stand in working memory; nothing here is worth more than the memory traffic. Keys
-at the end that a mask of bools hides, the unused part of a cache, are not read at all. A causal mask hides nothing from
-the last query, so there is none.
+A tile is one query of one head. Scores of all keys stand in working memory; nothing here is worth more than the memory
+traffic. Keys at the end that a mask of bools hides, the unused part of a cache, are not read at all.
 
-Deliberately not here: several queries, statistics (`attention.py`).
+Deliberately not here: many queries (`attention.py`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 
 from gluonish.kernels import target as targets
-from gluonish.kernels.attention import STACK, Sizes, Variant, float_bits, steps_of
+from gluonish.kernels.attention_sizes import STACK, Sizes, Variant, loads, plan_of
 from gluonish.kernels.attention_tiles import power
 from gluonish.kernels.kernel import External, Kernel, Plan
 from gluonish.kernels.lanes import Lanes, i64, intrinsic_of, loop
@@ -24,77 +23,86 @@ from gluonish.kernels.value import Value, declare
 
 KEYS = 8  # keys that are read side by side
 
-SOURCE = """
-def attention_row(args, begin, end):
-    query, key, value, out = load_i64(args, 0), load_i64(args, 1), load_i64(args, 2), load_i64(args, {inputs})
-    {take_mask}
-    s = args + 8 * {s}
-    heads, n_keys, depth, columns = load_i64(s, 0), load_i64(s, 2), load_i64(s, 3), load_i64(s, 4)
-    scale = cast_{code}(load_f64(s, 5))
-    room, mine = load_i64(s, 6), load_i64(s, 7)
-    own = stack()
-    for n in range(begin, end):
-        scores = own if mine == 1 else load_i64(args, {s} - 1) + n * room
-        outer, head = n // heads, n % heads
-        q = query + outer * load_i64(s, 8) + head * load_i64(s, 9)
-        k = key + outer * load_i64(s, 11) + head * load_i64(s, 12)
-        v = value + outer * load_i64(s, 14) + head * load_i64(s, 15)
-        o = out + outer * load_i64(s, 17) + head * load_i64(s, 18)
-        shown = n_keys
-        {skip}
-        row_scores(q, k, load_i64(s, 13), shown, depth, scores)
-        for i in range(shown):
-            store_{code}(scores, i, load_{code}(scores, i) * scale)
-        {masked}
-        row_weights(scores, shown)
-        row_mix(v, load_i64(s, 16), shown, scores, columns, o)
+FEW = 6  # queries up to which each reads the keys by itself, mostly from the second cache
+
+ROWS = """
+ends = ends_of()
+for tile in range(begin, end):
+    n, place = tile // n_queries, tile % n_queries
+    scores = own if mine == 1 else scratch + tile * room
+    outer, head = n // heads, n % heads
+    q = query + outer * q_outer + head * q_head + place * q_step
+    k = key + outer * k_outer + head * k_head
+    v = value + outer * v_outer + head * v_head
+    o = out + outer * o_outer + head * o_head + place * o_step
+    shown = {shown}
+    {skip}
+    row_scores(q, k, k_step, shown, depth, scores)
+    for i in range(shown):
+        store_{code}(scores, i, load_{code}(scores, i) * scale)
+    {masked}
+    row_weights(scores, shown, ends)
+    row_mix(v, v_step, shown, scores, columns, o)
+    {known}
 """
 MASKED = """for i in range(shown):
-            {line}"""
-PLACE = "m = mask + outer * load_i64(s, 20) + head * load_i64(s, 21)"
+        {line}"""
+PLACE = "m = mask + outer * m_outer + head * m_head + place * m_step"
 SKIP = """
-        while shown > 0 and not read_b1(m, shown - 1):  # the unused end of a cache
-            shown -= 1"""
+    while shown > 0 and not read_b1(m, shown - 1):  # the unused end of a cache
+        shown -= 1"""
 BOOLS = "store_{code}(scores, i, where(load_b1(m, i), load_{code}(scores, i), {float}(-1) / {float}(0)))"
 FLOATS = "store_{code}(scores, i, load_{code}(scores, i) + load_{code}(m, i) * {float}({log2e}))"
+KNOWN = """top, weight = read_{code}(ends, 0), read_{code}(ends, 1)
+    write_{code}(statistics, tile, where(equal(weight, {float}(0)), -top, top * {float}({ln2}) + log(weight)))"""
 
 
-def attention_row_kernel(variant: Variant) -> Kernel:
-    """As `attention_kernel` for T = 1; the mask is one per key."""
-    tile = tile_of(variant.dtype)
-    masked = variant.mask != "none"
-    inputs = 3 + masked
-    names: dict[str, object] = {
+def attention_row_kernel(variant: Variant, statistics: bool = False) -> Kernel:
+    """As `attention_kernel` for few queries only: it compiles in less time."""
+    code = "f32" if variant.dtype == "float32" else "f64"
+    arrays = ["query", "key", "value", *["mask"] * (variant.mask != "none"), "out", *["statistics"] * statistics]
+    take = loads(arrays, ("q", "k", "v", "o", "m"), {"code": code})
+    lines = ["def attention_row(args, begin, end):", f"    {take}", "    own = stack()"]
+    return Kernel("attention_row", "\n".join([*lines, rows_of(variant, statistics, 4), ""]), row_externals(variant))
+
+
+def rows_of(variant: Variant, statistics: bool, indent: int) -> str:
+    """Lines that treat each query by itself; what they read by name is what `loads` takes, and `own`."""
+    names = {
         "code": "f32" if variant.dtype == "float32" else "f64",
         "float": variant.dtype,
-        "inputs": inputs,
-        "s": inputs + 2,
         "log2e": 1 / math.log(2),
-        "take_mask": "mask = load_i64(args, 3)" if masked else "",
+        "ln2": math.log(2),
+        "shown": "max(0, n_keys - n_queries + place + 1)" if variant.causal else "n_keys",
     }
-    line = (BOOLS if variant.code == "b1" else FLOATS).format(**names)
-    names["masked"] = MASKED.format(line=line) if masked else ""
-    names["skip"] = (PLACE if masked else "") + (SKIP if variant.code == "b1" else "")
-    source = SOURCE.format(**names)
+    masked, bools = variant.mask != "none", variant.code == "b1"
+    line = (BOOLS if bools else FLOATS).format(**names)
+    text = ROWS.format(
+        **names,
+        masked=MASKED.format(line=line) if masked else "",
+        skip=(PLACE if masked else "") + (SKIP if bools else ""),
+        known=KNOWN.format(**names) if statistics else "",
+    )
+    return "\n".join(" " * indent + line for line in text.splitlines() if line.strip())
+
+
+def row_externals(variant: Variant) -> tuple[External, ...]:
+    """What `rows_of` calls."""
+    tile = tile_of(variant.dtype)
     how = (variant.dtype, tile.lanes)
-    externals: list[External] = [
+    return (
         ("stack", "microkernel:stack", (STACK,)),
+        ("ends_of", "microkernel:stack", (2 * tile.size,)),
         ("row_scores", "attention_row:row_scores", how),
         ("row_weights", "attention_row:row_weights", how),
         ("row_mix", "attention_row:row_mix", (*how, tile.vectors)),
-    ]
-    source = "\n".join(text for text in source.splitlines() if text.strip()) + "\n"
-    return Kernel("attention_row", source, tuple(externals))
+    )
 
 
 def row_plan(sizes: Sizes, tile: Tile) -> Plan:
-    """The scalars and tiles of a call, as `attention.forward_plan` gives them for more queries."""
+    """The scalars and tiles of a call with few queries: blocks of no vectors."""
     room = round_up(max(sizes.keys, 1) * tile.size, 64) + 64
-    fits = room <= STACK
-    tiles = sizes.batch * sizes.heads
-    head = (sizes.heads, sizes.queries, sizes.keys, sizes.depth, sizes.columns)
-    scalars = (*head, float_bits(sizes.scale / math.log(2)), room, int(fits), *steps_of(sizes))
-    return Plan(scalars, tiles, 0 if fits else room * tiles)
+    return plan_of(sizes, sizes.scale / math.log(2), 0, 0, room, sizes.batch * sizes.heads * sizes.queries)
 
 
 # --- emitters --------------------------------------------------------------------------------------------------------
@@ -155,10 +163,13 @@ def row_scores(dtype: str, count: int) -> Any:
 
 
 def row_weights(dtype: str, count: int) -> Any:
-    """(scores, keys): scores become weights that sum to one, in place; all 0 if no score is above -Inf."""
+    """(scores, keys, ends): scores become weights that sum to one, in place; all 0 if no score is above -Inf.
+
+    ends: address of the highest score and the sum of the weights before they were divided by it, written.
+    """
 
     def emit(b: ir.IRBuilder, arguments: list[ir.Value]) -> None:
-        scores, keys = arguments
+        scores, keys, ends = arguments
         lanes = Lanes(b, dtype, count)
         start, hidden = lanes.pointer(scores), ir.Constant(lanes.vector, [-math.inf] * count)
         vectors = b.sdiv(b.add(keys, i64(count - 1)), i64(count))
@@ -188,6 +199,8 @@ def row_weights(dtype: str, count: int) -> Any:
 
         total = _reduced(lanes, "fadd", each(weigh, [lanes.zero])[0], ir.Constant(lanes.number, -0.0))
         one = ir.Constant(lanes.number, 1.0)
+        for number, offset in ((best, 0), (total, lanes.size)):
+            b.store(number, lanes.at(lanes.pointer(ends), offset), align=lanes.size)
         none = b.fcmp_ordered("==", total, ir.Constant(lanes.number, 0.0))
         factor = lanes.splat(b.fdiv(one, b.select(none, one, total)), lanes.vector)
 
@@ -197,7 +210,7 @@ def row_weights(dtype: str, count: int) -> Any:
 
         each(divide, [])
 
-    return intrinsic_of(2, emit)
+    return intrinsic_of(3, emit)
 
 
 def row_mix(dtype: str, count: int, vectors: int) -> Any:

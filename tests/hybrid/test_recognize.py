@@ -51,6 +51,7 @@ ADDED = np.where(LOOK > 0, 0, -np.inf).astype(np.float32)
 
 FOUND: dict[str, tuple[Callable[..., Any], tuple[int, ...], int, bool]] = {  # function, shape, masks, causal
     "plain": (lambda q, k, v: hand(q @ T(k) / 2.0) @ v, (2, 3, 5, 4), 0, False),
+    "of one query": (lambda q, k, v: hand(q[:, :1] @ T(k) / 2.0) @ v, (2, 5, 4), 0, False),
     "of two dimensions": (lambda q, k, v: nd.softmax(0.3 * (q @ T(k))) @ v, (5, 4), 0, False),
     "without a scale": (lambda q, k, v: nd.softmax(q @ T(k), -1) @ v, (2, 5, 4), 0, False),
     "scaled before, heads": (heads, (2, 5, 12), 0, False),
