@@ -1,8 +1,8 @@
 """What hypothesis draws: sizes that are odd for vectors and tiles, dtypes, axes, and arrays in any memory layout.
 
 `drawn` is a test's decorator: it runs on the seed of the test run, so that a failure replays with it, and on as many
-examples as the profile says (conftest.py; `--hypothesis-profile slow` for many). Numbers in arrays come from a drawn seed and not
-from hypothesis, which would spend its time on them; what it shrinks are shapes, layouts and attributes.
+examples as the profile says (conftest.py; `--hypothesis-profile slow` for many). Numbers in arrays come from a drawn
+seed and not from hypothesis, which would spend its time on them; what it shrinks are shapes, layouts and attributes.
 """
 
 from __future__ import annotations
