@@ -18,7 +18,7 @@ from hypothesis import settings
 SEED = int(os.environ.get("GLUONISH_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
 os.environ["GLUONISH_TEST_SEED"] = str(SEED)  # the processes that share the tests draw from the same one
 # how many cases are drawn for the laws of tests/drawn
-settings.register_profile("default", max_examples=20)
+settings.register_profile("default", max_examples=10)
 settings.register_profile("slow", max_examples=200)
 if settings.get_current_profile_name() == "default":  # with as many examples as hypothesis itself has by default
     settings.load_profile("default")

@@ -59,13 +59,19 @@ def test_functions_keep_their_bounds(function: accuracy.Function, monkeypatch: p
     monkeypatch.setattr(accuracy, "SAMPLED", 1 << 17)
     result = accuracy.measure(function, seed=int(np.random.default_rng().integers(1 << 30)))
     assert result.worst <= function.bound and not result.wrong, result
+    monkeypatch.setattr(accuracy, "SAMPLED_DOUBLES", 1 << 13)
+    if accuracy.EXTENDED:
+        result = accuracy.measure_doubles(function, seed=int(np.random.default_rng().integers(1 << 30)))
+        assert result.worst <= function.bound + 0.5 and not result.wrong, result
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(accuracy, "SAMPLED", 1 << 16)
+    monkeypatch.setattr(accuracy, "SAMPLED_DOUBLES", 1 << 13)
     assert command.main(["accuracy", "exp", "atan2"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in rows] == ["function", "exp", "atan2"]
+    wanted = [(name, dtype) for name in ("exp", "atan2") for dtype in ("float32", "float64")[: 1 + accuracy.EXTENDED]]
+    assert [tuple(row.split()[:2]) for row in rows[1:]] == wanted
     assert all("right" in row for row in rows[1:])
     assert command.main(["accuracy", "nonsense"]) == 2
     planted = accuracy.Function("exp", lambda x: np.exp(x) * (1 + 1e-6))

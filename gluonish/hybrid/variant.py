@@ -348,9 +348,11 @@ class Call:
                 if not np.array_equal(array._data, values, equal_nan=is_float(array.dtype)):
                     array._version[0] += 1  # a later call has, too: a gradient that reads the array is an error
                 array._data[...] = values
-        heads = [outputs[i] for i in grads]
-        wanted = [x for x in inputs if wants(x)]
-        return list(zip(wanted, autograd.grad(heads, wanted, [grads[i] for i in grads], create_graph=True)))
+        # eagerly, a loop of no steps gives results that depend on nothing
+        heads = [i for i in grads if wants(outputs[i])]
+        wanted = [x for x in inputs if wants(x)] if heads else []
+        given = [grads[i] for i in heads]
+        return list(zip(wanted, autograd.grad([outputs[i] for i in heads], wanted, given, create_graph=True)))
 
 
 def note_call(call: Call, outputs: list[NDArray], differentiable: list[bool]) -> None:

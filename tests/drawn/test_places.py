@@ -154,12 +154,13 @@ PAIRS: dict[str, Any] = {
 def test_broadcasting(data: Any, dtype: str, given: list[tuple[int, ...]], name: str) -> None:
     """A chain of three operands in layouts of their own."""
     inputs = [data.draw(arrays(shape, dtype, 0.2, 1.0)) for shape in given]
+    x, y = np.broadcast_arrays(inputs[0].values, inputs[1].values)
     check(
         ("broadcast", name, *map(len, given)),
         lambda x, y, z: nd.tanh(getattr(nd, name)(x, y) * z) - y,
         lambda x, y, z: np.tanh(PAIRS[name](x, y) * z) - y,
         inputs,
-        slopes=name not in ("maximum", "minimum") or dtype in ("float32", "float64"),
+        slopes=name not in ("maximum", "minimum") or not (x == y).any(),
         room=2.0,
     )
 

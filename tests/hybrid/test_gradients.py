@@ -258,6 +258,15 @@ def test_second_order_of_what_depends_on_a_state(rng: np.random.Generator) -> No
     twice(scenario, 1e-4)
 
 
+def test_second_order_of_a_loop_of_no_steps() -> None:
+    x, count = nd.array([1.0, 2.0]), nd.array(0)
+    x.attach_grad()
+    f = hybridize(lambda x, n: nd.while_loop(lambda i, s: i < n, lambda i, s: (s, (i + 1, s * x)), (n * 0, x), 2)[0])
+    with autograd.record():
+        (g,) = autograd.grad(f(x, count), [x], create_graph=True)
+    np.testing.assert_array_equal(g.asnumpy(), [0.0, 0.0])
+
+
 def test_backward_inside_the_function(rng: np.random.Generator) -> None:
     """A whole step: its gradients are handed to the arrays after each run."""
     xs = [floats(rng, 4, 3), floats(rng, 4, 3), floats(rng, 6, 3)]

@@ -24,9 +24,10 @@ from hybrid.random_drawing import draw
 from hybrid.random_programs import REFUSALS, SIZES, Program, shrunk
 
 from gluonish import autograd, nd, nn
-from gluonish.hybrid import compile_function
-from gluonish.hybrid.graph import TraceError
+from gluonish.hybrid import compile_function, passes
+from gluonish.hybrid.graph import Graph, Node, TraceError, apply, rewrite, with_inputs
 from gluonish.nd.dtypes import is_float
+from gluonish.nd.op import OPS
 
 OTHER = {"a": 11, "b": 6, "c": 9, "d": 8}
 BIG = {"a": 97, "b": 35, "c": 61, "d": 130}  # many tiles, several threads
@@ -278,6 +279,26 @@ def test_the_same_programs_with_fresh_inputs(batch: int) -> None:
 
 def test_programs_that_nobody_has_seen() -> None:
     judge_all(range(2), word=SEED)
+
+
+def test_a_planted_fault_is_found_and_shrunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass that takes subtractions of arrays for additions."""
+
+    def wrong(graph: Graph) -> Graph:
+        def change(node: Node, inputs: Any) -> Any:
+            node = with_inputs(node, inputs)
+            arrays = node.is_op("subtract") and len(node.parents) == 2
+            return apply(OPS["add"], node.inputs, node.attrs, node.line) if arrays else node
+
+        return rewrite(graph, change)
+
+    monkeypatch.setattr(passes, "PASSES", (wrong, *passes.PASSES))
+    programs = (draw(np.random.default_rng([1, n]), 8, f"draw([1, {n}])") for n in range(100))
+    program = next(p for p in programs if p.places("subtract"))
+    with pytest.raises(AssertionError, match="hybrid is off by") as raised:
+        judge(program, SEED, ("predict",))
+    lines = str(raised.value).splitlines()
+    assert sum(" = " in line for line in lines) <= 4 and any(" = subtract(" in line for line in lines), raised.value
 
 
 def test_programs_on_large_arrays() -> None:
