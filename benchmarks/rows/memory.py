@@ -17,7 +17,9 @@ from benchmarks.row import BUSY, Bar, Row, Side, Sizes, classes, numbers
 
 SHARE = 1 / 0.85
 TINY: Sizes = {"shape": (6, 17)}
-SHORT_ROWS = "turned in registers both ways: 5.2 ns a row and core with the data in cache, as long as its memory takes"
+SHORT_ROWS = (
+    "turned in registers both ways: 5.2 ns for 16 numbers and core with the data in cache, as long as memory takes"
+)
 ONE_ROW = "the backward's sum is over a row that no cache holds: it reads both of its arrays twice"
 LOOSE = 2e-3  # for one row of 16M: torch is 8e-4 off float64 there, gluonish 5e-5
 DOWN = "three passes over memory, not one: a column does not stay in the cache between its largest, its sum and the end"
