@@ -48,7 +48,7 @@ ROWS = [
         "LSTM 1 x 512, 128 steps of batch 1, forward: each step reads the whole weight",
         {"layers": 1, "units": 512, "steps": 128, "rows": 1, "forward": True},
         {"units": 18, "steps": 3},
-        (Bar("torch", 0.75), BUSY),
+        (Bar("torch", 0.8), BUSY),
         lambda sizes: _flops(sizes) / 3,
         group="kernels",
     ),
