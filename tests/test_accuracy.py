@@ -62,7 +62,7 @@ def test_functions_keep_their_bounds(function: accuracy.Function, monkeypatch: p
     monkeypatch.setattr(accuracy, "SAMPLED_DOUBLES", 1 << 13)
     if accuracy.EXTENDED:
         result = accuracy.measure_doubles(function, seed=int(np.random.default_rng().integers(1 << 30)))
-        assert result.worst <= function.bound + 0.5 and not result.wrong, result
+        assert result.worst <= function.bound + 1.5 and not result.wrong, result
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

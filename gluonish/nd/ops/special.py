@@ -9,7 +9,7 @@ function", 2010, for the variables in which erfinv is smooth; Abramowitz & Stegu
 6.1.15 (recurrence), 6.1.17 (reflection), 6.1.40 (Stirling's series) and 6.3, 6.4 for the derivatives.
 
 Errors in units in the last place: float32 results are off by 0.6 at most; float64 ones by 2.2 (erfinv), 3 (erfc) and
-4.5 (the rest). Left of 0 gammaln, digamma and tetragamma are differences of two terms, and near their zeros there in
+5 (the rest). Left of 0 gammaln, digamma and tetragamma are differences of two terms, and near their zeros there in
 float64 only as exact as the larger term is.
 
 Deliberately not here: erf (an exponential: `elementwise.py`), derivatives of digamma beyond the second.
