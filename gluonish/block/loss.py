@@ -59,7 +59,7 @@ class Loss(HybridBlock):
 
 
 def _without_ones(shape: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(size for size in shape if not (isinstance(size, int) and size == 1))
+    return tuple(size for size in shape if size != 1)
 
 
 class L2Loss(Loss):
@@ -152,7 +152,7 @@ class SoftmaxCrossEntropyLoss(Loss):
     def _class_numbers(self, label: NDArray, pred: NDArray) -> NDArray:
         axis = self.axis % pred.ndim
         wanted = tuple(size for i, size in enumerate(pred.shape) if i != axis)
-        if label.ndim == pred.ndim and isinstance(label.shape[axis], int) and label.shape[axis] == 1:
+        if label.ndim == pred.ndim and label.shape[axis] == 1:
             label = nd.squeeze(label, axis)
         if label.shape != wanted:
             hint = "; rows of probabilities need sparse_label=False" if label.shape == pred.shape else ""

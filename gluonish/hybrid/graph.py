@@ -57,13 +57,15 @@ class Node:
     ) -> None:
         self.kind = kind
         self.shape, self.dtype = spec
-        self.op = op
-        self.inputs = tuple(inputs)
-        self.parents = [x for x in self.inputs if isinstance(x, Node)]
-        self.attrs = attrs or {}
+        self.become(op, tuple(inputs), attrs or {})
         self.line = line
         self.name = name
         self.array = array
+
+    def become(self, op: Op | None, inputs: tuple[Operand, ...], attrs: dict[str, Any]) -> None:
+        """Applies an op to these inputs from now on."""
+        self.op, self.inputs, self.attrs = op, inputs, attrs
+        self.parents = [x for x in inputs if isinstance(x, Node)]
 
     @property
     def spec(self) -> Spec:

@@ -10,7 +10,7 @@ import pytest
 
 from gluonish import nd
 from gluonish.nd import size as sizes
-from gluonish.nd.size import Size, SizeScope, checker, evaluator, same, same_shape
+from gluonish.nd.size import Size, SizeScope, checker, evaluator, same, same_shape, stretches
 
 OPERATIONS = [operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod]
 
@@ -78,9 +78,12 @@ def test_no_guard_for_what_is_true_of_all_sizes() -> None:
     assert not scope.guards
 
 
-def test_zero_and_one_are_numbers() -> None:
-    scope, found = scope_of(0, 1, 2)
-    assert found[:2] == [0, 1] and all(type(s) is int for s in found[:2]) and isinstance(found[2], Size)
+def test_zero_is_a_number_and_one_a_size() -> None:
+    scope, (nothing, one, two) = scope_of(0, 1, 2)
+    assert type(nothing) is int and isinstance(one, Size) and isinstance(two, Size)
+    assert not scope.guards and stretches(1, two) and not stretches(two, 1) and not stretches(two, one)
+    assert not scope.guards and stretches(one, two) and [str(g.right) for g in scope.guards.values()] == ["1"]
+    assert stretches(one, 5) and len(scope.guards) == 1
 
 
 def test_questions_are_noted_with_the_users_line() -> None:
