@@ -26,7 +26,9 @@ from gluonish.nd.ops.elementwise import exp, smooth_function
 
 _PI = constants.pi
 _PI_SQUARED = 9.869604401089358
-_ROOT_OF_TURN = (2.5066282746310007, -1.8328579980459167e-16)  # the root of 2 pi, as a sum of two numbers
+_INVERSE_E = (0.36787944117144233, -1.2428753672788363e-17)  # 1 / e, as a sum of two numbers
+_ROOT_OF_INVERSE_E = 0.6065306597126334
+_ROOT_OF_TURN_BY_E = (1.520346901066281, -9.239528122039697e-17)  # the root of 2 pi / e, likewise
 _TINY = 2.0**-60  # so small that only the first term of any series counts
 
 # (1 + 2x) exp(x^2) erfc(x) by (x - 3) / (x + 3), for 0 <= x until erfc is 0
@@ -301,13 +303,16 @@ def _gamma(m: Any, x: Any) -> Any:
     if short:
         factor = m.polynomial(1.0 / y, _FACTOR[short])
         half, other = m.exp((y - 0.5) * m.log(y) - y), 1.0
-    else:  # at the end by halves: the power is larger than the result
-        tail = m.polynomial(1.0 / y, _FACTOR[short][1:]) / y + _ROOT_OF_TURN[1]
-        factor = tail + _ROOT_OF_TURN[0]
-        tail = tail - (factor - _ROOT_OF_TURN[0])
-        fits = y < 140
-        half = m.pow(y, m.where(fits, y - 0.5, y * 0.5 - 0.25))
-        other = m.exp(-y) * m.where(fits, 1.0, half)
+    else:  # (y / e)^(y - 1/2): what y / e loses goes into the factor; by halves where its reciprocal still is a number
+        base, less = _exact_product(y, _INVERSE_E[0])
+        lacking = (less + y * _INVERSE_E[1]) / base * (y - 0.5)
+        tail = m.polynomial(1.0 / y, _FACTOR[short][1:]) / y * _ROOT_OF_INVERSE_E
+        tail = tail + (_ROOT_OF_TURN_BY_E[1] + _ROOT_OF_TURN_BY_E[0] * lacking)
+        factor = tail + _ROOT_OF_TURN_BY_E[0]
+        tail = tail - (factor - _ROOT_OF_TURN_BY_E[0])
+        halves = m.where(wide < 0, y, 0.0) > 140
+        half = m.pow(base, m.where(halves, y * 0.5 - 0.25, y - 0.5))
+        other = m.where(halves, half, 1.0)
     value = m.where(stirling, half * other * factor, close)
     turn = wide - m.round(wide)
     nearest = wide - turn
