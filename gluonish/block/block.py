@@ -19,6 +19,7 @@ from gluonish.block.abstract import abstract_run, stand_in
 from gluonish.block.constant import Constant
 from gluonish.block.hook import Hook
 from gluonish.block.initializer import create
+from gluonish.block.inputs import no_array_error
 from gluonish.block.parameter import Parameter
 from gluonish.block.parameter_dict import ParameterDict
 from gluonish.nd import Device, NDArray, snapshot
@@ -120,7 +121,10 @@ class Block(metaclass=_BlockType):
 
     def _explained(self, error: Exception, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exception:
         """An error of `forward` as the user should see it: reworded by the layer, or with its path as a note."""
-        better = self.reworded(error, _in_order(self.forward, args, kwargs) if kwargs else args)
+        ordered = _in_order(self.forward, args, kwargs) if kwargs else args
+        better = self.reworded(error, ordered)
+        if better is error:
+            better = no_array_error(self, error, ordered)
         if better is error:
             _note_place(error, self)
         return better

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import operator
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from gluonish.nd import autograd, random
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import as_dtype
 from gluonish.nd.dispatch import bind, state
-from gluonish.nd.errors import user_line
+from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.files import FileError, load, replacing, save
 from gluonish.nd.op import OPS, Spec
 from gluonish.nd.size import Size, hint
@@ -294,11 +295,20 @@ class ImportedModel:
                     )
         for left, holds, relation, right, wanted in self.guards:
             if holds(_sized(left, symbols), _sized(right, symbols)) != wanted:
-                what = "" if wanted else "not "
+                what = f"{'' if wanted else 'not '}{left} {relation} {right}"
                 raise ValueError(
-                    f"{self.name} was exported for sizes with {what}{left} {relation} {right} ({user_line()})"
+                    f"{self.name} was exported for sizes with {what}, {self._legend(what)}; got "
+                    f"{', '.join(shape_text(array.shape) for array in arrays)} ({user_line()})"
                 )
         return symbols
+
+    def _legend(self, condition: str) -> str:
+        """Which dimensions the names of sizes in a condition stand for: `s1 is dimension 1 of array 0`."""
+        places: dict[str, str] = {}
+        for number, place in enumerate(self.inputs):
+            for axis, size in enumerate(self.recipes[place][0]):
+                places.setdefault(str(size), f"{size} is dimension {axis} of array {number}")
+        return ", ".join(places[name] for name in sorted(set(re.findall(r"\bs\d+\b", condition))) if name in places)
 
 
 def _key(blocks: Any) -> NDArray:

@@ -335,3 +335,46 @@ def test_wrong_inputs(layer: Any, shape: tuple[int, ...], text: str) -> None:
     layer.initialize() if layer.collect_params() else None
     with pytest.raises(ValueError, match=f"{text}.*test_layers.py"):
         layer(nd.zeros(shape))
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_what_is_no_array_is_named(hybrid: bool) -> None:
+    """A layer given something else names the argument, what came and the line; nothing leaks out from inside."""
+    from gluonish import loss, rnn
+
+    entropy, layers = loss.SoftmaxCrossEntropyLoss(), nn.HybridSequential(nn.Dense(2), nn.Dense(2))
+    cases: list[tuple[Any, tuple[Any, ...], str]] = [
+        (nn.Dense(2), ("abc",), r"Dense wants an array as x, got str 'abc' \(test_layers.py:\d+\)"),
+        (layers, (None,), r"Dense '0' wants an array as x, got None \(test_layers"),
+        (nn.Conv2D(2, 3), ([[1.0]],), r"Conv2D wants an array as x, got list \[\[1.0\]\]; use nd.array\(x\)"),
+        (nn.BatchNorm(), ({"a": 1},), r"BatchNorm wants an array as x, got dict"),
+        (nn.Flatten(), (3.5,), r"Flatten wants an array as x, got float 3.5; use nd.array"),
+        (nn.MaxPool2D(), ("abc",), r"MaxPool2D wants an array as x, got str"),
+        (nn.Embedding(5, 2), ("abc",), r"Embedding wants an array as x, got str"),
+        (rnn.LSTM(2), (None,), r"LSTM wants an array as inputs, got None"),
+        (
+            entropy,
+            (nd.ones((2, 3)), [0, 1]),
+            r"SoftmaxCrossEntropyLoss wants an array as label, got list \[0, 1\]; use",
+        ),
+        (loss.L2Loss(), (nd.ones((2, 3)), "a"), r"L2Loss wants an array as label, got str 'a'"),
+    ]
+    for layer, args, text in cases:
+        layer.initialize()
+        layer.hybridize(hybrid)
+        with pytest.raises(TypeError, match=text):
+            layer(*args)
+    entropy.hybridize(hybrid)
+    with pytest.raises(TypeError, match="wants an array as label, got None"):
+        entropy(nd.ones((2, 3)), label=None)
+
+
+def test_a_forward_of_ones_own_keeps_its_error() -> None:
+    """Where the user's own line asks a string for a shape, Python's error stands, with the path as a note."""
+
+    class Own(nn.HybridSequential):
+        def forward(self, x: Any) -> Any:
+            return x.shape
+
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'shape'"):
+        Own()("abc")

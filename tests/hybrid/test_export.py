@@ -155,6 +155,8 @@ def test_sizes_outside_the_guards_are_refused(rng: np.random.Generator, tmp_path
     for a, b in (((3, 2), (3, 2)), ((5, 2), (5, 3)), ((5,), (5,))):
         with pytest.raises(ValueError, match=r"was exported for .*test_export\.py"):
             again(floats(rng, *a), floats(rng, *b))
+    with pytest.raises(ValueError, match=r"3 < s0, s0 is dimension 0 of array 0; got \(3, 2\), \(3, 2\) \(test_exp"):
+        again(floats(rng, 3, 2), floats(rng, 3, 2))
     with pytest.raises(ValueError, match="float32"):
         again(x.astype("float64"), x.astype("float64"))
 

@@ -14,7 +14,7 @@ import gluonish as gl
 from gluonish import autograd, nd, nn
 from gluonish.hybrid import lower, passes
 from gluonish.hybrid.graph import Graph, Node, rewrite, with_inputs
-from gluonish.hybrid.verify import VerifyWarning, distance
+from gluonish.hybrid.verify import VerifyWarning, _surely_differ, distance
 from gluonish.nd.op import OPS
 
 
@@ -77,6 +77,29 @@ def test_what_is_right_is_used_and_changes_nothing_twice(rng: np.random.Generato
     for a, b in zip(*results, strict=True):
         assert distance(a, b) == 0
     assert "runs eagerly" not in net.explain() and "2 variant" in net.explain()
+
+
+def test_gradients_that_are_zero_but_for_rounding_are_no_difference(rng: np.random.Generator) -> None:
+    """A bias before BatchNorm has a gradient of cancelled terms, whose digits are noise: eagerly and compiled."""
+    net = nn.HybridSequential(nn.Dense(8), nn.BatchNorm(), nn.Activation("tanh"), nn.Dense(3))
+    net.initialize()
+    net.hybridize(verify=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rows in (16, 7):
+            with autograd.record():
+                y = net(nd.NDArray(rng.standard_normal((rows, 5)).astype(np.float32)))
+            y.backward(nd.NDArray(rng.standard_normal((rows, 3)).astype(np.float32)))
+    assert "runs eagerly" not in net.explain()
+
+
+def test_gradients_that_no_op_is_blamed_for_are_compared_by_the_largest(rng: np.random.Generator) -> None:
+    right = [rng.standard_normal(9).astype(np.float32) + 3, rng.standard_normal(4).astype(np.float32) * 1e-8]
+    small = [right[0], right[1] * 1e6]
+    assert not _surely_differ([right[0], -right[1]], right)
+    assert _surely_differ([small[0], -small[1]], small)
+    assert _surely_differ([right[0] * np.float32(1.1), right[1]], right)
+    assert _surely_differ([right[0], right[1] * np.float32(np.nan)], right)
 
 
 def test_a_wrong_kernel_is_named_and_the_net_goes_on_eagerly(
