@@ -57,13 +57,15 @@ class Node:
     ) -> None:
         self.kind = kind
         self.shape, self.dtype = spec
-        self.op = op
-        self.inputs = tuple(inputs)
-        self.parents = [x for x in self.inputs if isinstance(x, Node)]
-        self.attrs = attrs or {}
+        self.compute(op, inputs, attrs or {})
         self.line = line
         self.name = name
         self.array = array
+
+    def compute(self, op: Op | None, inputs: Sequence[Operand], attrs: dict[str, Any]) -> None:
+        """From now on the value is what `op` gives for these inputs: the one way to change a node."""
+        self.op, self.inputs, self.attrs = op, tuple(inputs), attrs
+        self.parents = [x for x in self.inputs if isinstance(x, Node)]
 
     @property
     def spec(self) -> Spec:
