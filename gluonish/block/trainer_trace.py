@@ -45,17 +45,24 @@ class TracedStep:
         self.trainer, self.plans, self.settings = trainer, plans, trainer.settings
 
     def holds(self) -> bool:
-        """Whether the Trainer's settings are those of the trace, and the Parameters of a plan at the same count."""
+        """Whether the Trainer's settings and states are those of the trace, and the Parameters of a plan at the same
+        count."""
         trainer = self.trainer
         trainer.look_again()
         if trainer.settings != self.settings:
             return False
+        for plan in self.plans:
+            now = trainer.plan(plan.places)  # another one if there were other settings meanwhile, maybe without states
+            if now is not plan and any(a is not b for a, b in zip(now.states, plan.states)):
+                return False
         counts = trainer.counts
         return all(counts[i] == counts[plan.places[0]] for plan in self.plans for i in plan.places)
 
     def before(self) -> None:
         """Fills in the numbers."""
         for plan in self.plans:
+            if self.trainer.plan(plan.places) is not plan:  # the settings are back, but the Trainer fills in its own
+                plan.look_again()
             self.trainer.prepare(plan, self.trainer.optimizer.rescale_grad)
 
     def after(self) -> None:

@@ -57,15 +57,15 @@ class Node:
     ) -> None:
         self.kind = kind
         self.shape, self.dtype = spec
-        self.become(op, tuple(inputs), attrs or {})
+        self.compute(op, inputs, attrs or {})
         self.line = line
         self.name = name
         self.array = array
 
-    def become(self, op: Op | None, inputs: tuple[Operand, ...], attrs: dict[str, Any]) -> None:
-        """Applies an op to these inputs from now on."""
-        self.op, self.inputs, self.attrs = op, inputs, attrs
-        self.parents = [x for x in inputs if isinstance(x, Node)]
+    def compute(self, op: Op | None, inputs: Sequence[Operand], attrs: dict[str, Any]) -> None:
+        """From now on the value is what `op` gives for these inputs: the one way to change a node."""
+        self.op, self.inputs, self.attrs = op, tuple(inputs), attrs
+        self.parents = [x for x in self.inputs if isinstance(x, Node)]
 
     @property
     def spec(self) -> Spec:

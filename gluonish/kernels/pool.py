@@ -1,13 +1,14 @@
 """The executor of programs, and the threads that help it.
 
 A program is a table of int64 rows of four: [address of a kernel, address of its arguments, tiles, 0 if not worth
-sharing, else 1, or more where tiles are handed out in smaller chunks].
+sharing, else 1, or more where tiles are handed out in smaller chunks, and in their order].
 The executor runs the rows in order on the calling thread (`entry.py` calls it). At a row worth sharing it opens a job:
 the caller and the workers that happen to be running take chunks of tiles until none is left; then the caller closes the
 job and waits only for workers that are inside it. So a worker that the system does not schedule delays nobody, and one
 that comes late finds the job closed. Each thread has a stretch of the tiles with a counter of its own, and helps with
 those of others when it is empty: what it wrote in a step it mostly reads in the next, and neither numbers nor counters
-wander between caches. The last quarter of a stretch goes in smaller chunks, so that threads end together. Rows that are
+wander between caches. Where order counts (units of a wave wait for those before them) one stretch is everybody's. The
+last quarter of a stretch goes in smaller chunks, so that threads end together. Rows that are
 not worth sharing, a second Python thread that runs a program meanwhile, and a pool of one thread do without all this:
 the caller runs every tile.
 
@@ -124,7 +125,7 @@ def execute(control, table, steps):
             write_i64(control_ARGS, 0, args)
             write_i64(control_TILES, 0, tiles)
             write_i64(control_CHUNK, 0, chunk)
-            stretches = min(helpers + 1, MOST_STRETCHES)
+            stretches = min(helpers + 1, MOST_STRETCHES) if share == 1 else 1
             write_i64(control_STRETCHES, 0, stretches)
             for stretch in range(stretches):
                 write_i64(control_TAKEN + stretch * 128, 0, 0)

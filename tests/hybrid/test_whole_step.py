@@ -137,6 +137,20 @@ def test_frozen_parameters_and_factors(rng: np.random.Generator) -> None:
     assert len(check().variants) == 2
 
 
+def test_settings_that_come_back(rng: np.random.Generator) -> None:
+    """Another factor and back, with another momentum in between; no momentum and back, which begins with new states."""
+
+    def factor(training: Training, number: int) -> None:
+        training.net[0].weight.lr_mult = 2.0 if number == 2 else 1.0
+        training.trainer.optimizer.momentum = 0.9 if number < 2 else 0.5
+
+    def momentum(training: Training, number: int) -> None:
+        training.trainer.optimizer.momentum = 0.0 if number == 2 else 0.9
+
+    assert len(compare(dense, "sgd", {"learning_rate": 0.1, "momentum": 0.9}, factor, rng).variants) == 2
+    assert len(compare(dense, "sgd", {"learning_rate": 0.1, "momentum": 0.9}, momentum, rng).variants) == 3
+
+
 def test_eager_and_compiled_steps_alternate(rng: np.random.Generator) -> None:
     x, y = batch(rng, 8, False)
     first, second = (Training(dense(), x, "adam", {"learning_rate": 0.01}) for _ in range(2))

@@ -106,6 +106,32 @@ def test_helpers_really_help() -> None:
         assert spent[1] < 0.8 * spent[0], spent
 
 
+def test_small_chunks_are_taken_in_their_order() -> None:
+    """Units of a wave wait for earlier ones: when one begins, all before have ended but those others work at."""
+    note = Kernel(
+        "note",
+        """
+def note(args, begin, end):
+    o = load_i64(args, 0)
+    for tile in range(begin, end):
+        write_i64(o, tile, atomic_load(load_i64(args, 1)))
+        for i in range(load_i64(args, 2)):
+            spin_pause()
+        atomic_add(load_i64(args, 1), 1)
+""",
+    )
+    tiles = 40
+    seen, ended = np.zeros(tiles, "i8"), np.zeros(1, "i8")
+    args = np.array([seen.ctypes.data, ended.ctypes.data, 100], "i8")
+    table = np.array([[note.address, args.ctypes.data, tiles, tiles]], "i8")
+    for count in (2, 3):
+        pool.set_num_threads(count)
+        for _ in range(50):
+            ended[0] = 0
+            entry(table.ctypes.data, 1)()
+            assert (seen >= np.arange(tiles) - (count - 1)).all(), seen
+
+
 def test_steps_keep_their_order() -> None:
     """Each step reads what all tiles of the step before have written."""
     pool.set_num_threads(4)

@@ -186,8 +186,9 @@ def test_float64(
 
 # --- special functions, against series in long doubles ---
 
-# function, ranges, bounds for float32 and for float64, a third above the largest errors seen: there gamma's logarithm and derivatives have zeros, near which
-# the bound is one on the error in last places of 1 (see benchmarks/accuracy.py for it in those of the larger term)
+# Function, ranges, bounds for float32 and for float64, a third above the largest errors seen. In float64 gamma's
+# logarithm and derivatives have zeros, near which the bound is one on the error in last places of 1 (see
+# benchmarks/accuracy.py for it in those of the larger term).
 SPECIAL = [
     ("erfc", [(-6, 6), (0, 27), (-0.5, 0.5)], 1.0, 6.0),
     ("erfinv", [(-1, 1), (0.9999, 1), (-1e-3, 1e-3)], 1.0, 4.0),
