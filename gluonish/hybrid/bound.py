@@ -284,6 +284,8 @@ class Bound:
     ) -> tuple[list[np.ndarray], Kept | None]:
         """Runs all steps; see `Program.run`."""
         slots = self.slots
+        if len(self.calls) > 1:  # Python runs in between, and a thread may give an NDArray other memory then
+            data = [in_order(x) for x in data]
         if into is not None:
             outputs = into
         elif self.recycler is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gluonish import autograd, nd, nn
 from gluonish.hybrid import hybridize
@@ -47,6 +49,28 @@ def test_first_calls_at_once_trace_once(rng: np.random.Generator) -> None:
 
     at_once(6, work)
     assert len(net._compile().variants) == 1
+
+
+def test_arguments_live_until_the_last_part_of_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may give an argument other memory while a loop runs; what comes behind it reads the old one."""
+
+    @hybridize
+    def f(x: nd.NDArray, y: nd.NDArray) -> nd.NDArray:
+        return x * nd.foreach(lambda a, s: (a, s + a), nd.exp(y), nd.zeros((3,)))[1]
+
+    x, y = nd.ones((2, 3)), nd.zeros((4, 3))
+    assert (f(x, y).asnumpy() == 4).all()
+    control = next(s.control for s in f.variants[0].program.steps if s.control is not None)
+    run, alive = control.run, []
+
+    def meanwhile(*arguments: Any) -> Any:
+        old = weakref.ref(x._data)
+        x._data = np.full((2, 3), 7, np.float32)
+        alive.append(old() is not None)
+        return run(*arguments)
+
+    monkeypatch.setattr(control, "run", meanwhile)
+    assert (f(x, y).asnumpy() == 4).all() and alive == [True]
 
 
 def test_weights_prepared_by_one_thread_are_right_for_all(rng: np.random.Generator) -> None:
