@@ -256,6 +256,9 @@ class _Abreast(Rows):
             for i, o in left:
                 out(f"store_{o.code}(q{i}, at, {o.value})")
             out.depth = base
+            places = {i for i, _ in left}  # what was kept there is written over
+            self.held = {name: place for name, place in self.held.items() if place not in places}
+            self.held |= {o.value: i for i, o in left}
         if self.down:
             self._sums()
 

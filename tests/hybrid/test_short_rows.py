@@ -57,6 +57,16 @@ def test_a_replaced_kernel_is_for_all_sizes(rng: np.random.Generator) -> None:
     assert np.allclose(function(x).asnumpy(), wanted, 1e-5, 1e-7)
 
 
+def test_results_and_their_sums_down_the_columns(rng: np.random.Generator) -> None:
+    def both(x: Any) -> Any:
+        y = nd.softmax(x) * 2.0 - 0.25  # the exponentials are kept where this goes
+        return y, nd.sum(y, 0)
+
+    x = nd.NDArray(numbers(rng, 130, 10))
+    for eager, compiled in zip(both(x), hybridize(both)(x), strict=True):
+        assert np.allclose(eager.asnumpy(), compiled.asnumpy(), 1e-5, 1e-5)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_special_values_stay_in_their_short_row(value: float, rng: np.random.Generator) -> None:
     x = numbers(rng, 70, 9)
