@@ -18,7 +18,7 @@ Shapes = list[tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Aside:
-    """Another kernel with the same arguments and plan, for the sizes that suit it. It is compiled when they come up."""
+    """Another kernel with the same arguments and plan, for the sizes that suit it; compiled with the others."""
 
     kernel: Kernel
     suits: Callable[[Sequence[int]], bool]
