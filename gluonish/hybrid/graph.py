@@ -65,6 +65,11 @@ class Node:
         self.name = name
         self.array = array
 
+    def become(self, op: Op, inputs: Sequence[Operand]) -> None:
+        """Makes this node, which others read already, the result of another op of the same shape and dtype."""
+        self.op, self.inputs, self.attrs = op, tuple(inputs), {}
+        self.parents = [x for x in self.inputs if isinstance(x, Node)]
+
     @property
     def spec(self) -> Spec:
         """Shape and dtype."""

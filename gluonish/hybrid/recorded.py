@@ -94,7 +94,7 @@ def _replace(end: NDArray, found: Found, operands: dict[int, NDArray], own: Call
     key = _key(transposed, result.inputs[1], number - 0.75)
     masks = [NDArray(n) for n in result.inputs[3:]]
     attention = _array(result, number - 0.5, (query, key, value, *masks))
-    node.op, node.inputs, node.attrs = OPS["multiply"], (result, column), {}
+    node.become(OPS["multiply"], (result, column))
     end._entry = (number, node.op, (attention, NDArray(column)), {}, (node, end._version), 0, 0)
 
 
