@@ -11,7 +11,7 @@ from hybrid.traces import computed, graph_of, leaves_of, names
 
 from gluonish import autograd, nd
 from gluonish.hybrid import compile_function
-from gluonish.hybrid.graph import verify
+from gluonish.hybrid.graph import Node, verify
 from gluonish.hybrid.passes import run_passes
 from gluonish.hybrid.passes.recognize import recognize
 
@@ -108,6 +108,8 @@ def check_gradients(function: Callable[..., Any], arrays: list[nd.NDArray], reco
     variant = compiled.variant_for(*leaves)
     seen = [n for v in compiled.variants for n in names(v.traced)]
     assert ("attention_key_gradient" in seen or "attention_value_gradient" in seen) == recognised, variant.traced
+    for node in (n for v in compiled.variants for n in v.traced.nodes()):  # the passes walk one and read the other
+        assert [id(p) for p in node.parents] == [id(x) for x in node.inputs if isinstance(x, Node)], node
 
 
 MISSED: dict[str, Callable[..., Any]] = {
