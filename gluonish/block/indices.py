@@ -1,4 +1,4 @@
-"""Labels and tokens: indices for which a negative number is a mistake, not a place counted from the end."""
+"""Errors of labels and tokens: indices for which a negative number is a mistake (`nd.indexing.strict`)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gluonish import nd
 from gluonish.nd import NDArray
-from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import user_line
-
-
-def strict(indices: NDArray, size: Any) -> NDArray:
-    """The indices as int64, negative ones moved so far down that indexing `size` elements refuses them too.
-
-    Floats, which Gluon's labels often are, must be whole: 1.5 is a mistake, not class 1.
-    """
-    if is_float(indices.dtype):
-        indices = nd.where(indices == nd.floor(indices), indices, float("nan"))  # NaN is refused: its int64 is negative
-    indices = indices.astype("int64")
-    return nd.where(indices < 0, indices - size, indices)
 
 
 def index_error(error: Exception, name: str, what: str, indices: NDArray, size: Any) -> Exception:

@@ -10,10 +10,11 @@ from typing import Any
 
 from gluonish import nd
 from gluonish.block.hybrid_block import HybridBlock
-from gluonish.block.indices import index_error, strict
+from gluonish.block.indices import index_error
 from gluonish.block.tree import title
 from gluonish.nd import NDArray
 from gluonish.nd.errors import shape_text, user_line
+from gluonish.nd.indexing import strict
 
 
 class Loss(HybridBlock):
@@ -141,7 +142,7 @@ class SoftmaxCrossEntropyLoss(Loss):
             pred = nd.log_softmax(pred, self.axis)
         if not self.sparse_label:
             return self.finished(-nd.sum(pred * label, self.axis, True), sample_weight)
-        return self.finished(-nd.pick(pred, strict(label, pred.shape[self.axis]), self.axis, True), sample_weight)
+        return self.finished(-nd.pick(pred, strict(label), self.axis, True), sample_weight)
 
     def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
         """Names the label that is no class."""

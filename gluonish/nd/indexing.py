@@ -20,6 +20,7 @@ from gluonish.nd.ops import elementwise as e
 from gluonish.nd.ops.along import add_along_axis_op, put_along_axis_op, take_along_axis_op
 from gluonish.nd.ops.create import full_op
 from gluonish.nd.ops.gather import (
+    FAR,
     checked_index_op,
     index_add_op,
     index_add_to_op,
@@ -260,6 +261,18 @@ def _coordinates(name: str, indices: Array, rank: int) -> int:
         raise ValueError(f"{name}: the first dimension of indices counts coordinates, 1 to {rank}; got {indices.spec} "
                          f"({user_line()})")  # fmt: skip
     return int(indices.shape[0])
+
+
+def strict(indices: Array) -> Array:
+    """Indices as int64 of which negative ones are refused, for they are mistakes: class numbers, tokens, lengths.
+
+    Floats, which Gluon's labels often are, must be whole: 1.5 is a mistake, not class 1.
+    """
+    if is_float(indices.dtype):
+        # NaN is refused: its int64 is negative
+        indices = e.where(e.equal(indices, e.floor(indices)), indices, float("nan"))
+    indices = indices.astype(INDEX)
+    return e.where(e.less(indices, 0), e.subtract(indices, FAR), indices)
 
 
 # --- elements by index -----------------------------------------------------------------------------------------------

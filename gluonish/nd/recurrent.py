@@ -11,10 +11,10 @@ from typing import Any
 from gluonish.nd.array import NDArray
 from gluonish.nd.create import arange, zeros
 from gluonish.nd.dispatch import state
-from gluonish.nd.dtypes import is_float
 from gluonish.nd.errors import shape_text, user_line
 from gluonish.nd.functions import concat, expand_dims, matmul
-from gluonish.nd.ops.elementwise import floor, where
+from gluonish.nd.indexing import strict
+from gluonish.nd.ops.elementwise import where
 from gluonish.nd.ops.gather import checked_index_op
 from gluonish.nd.ops.move import index_op
 from gluonish.nd.ops.recurrent import gru_op, lstm_op, rnn_op
@@ -126,11 +126,7 @@ def _run(name: str, lengths: NDArray | None, steps: SizeLike, reverse: bool) -> 
     """The lengths, of which each must be a whole number in 0 .. steps, as a list; and how to go."""
     if lengths is None:
         return [], {"reverse": bool(reverse)}
-    if is_float(lengths.dtype):
-        lengths = where(lengths == floor(lengths), lengths, float("nan"))  # NaN is refused: its int64 is negative
-    lengths = lengths.astype("int64")
-    lengths = where(lengths < 0, lengths - (steps + 1), lengths)  # not counted from the end
-    return [checked_index_op(lengths, size=steps + 1, what=f"{name}: lengths")], {"reverse": bool(reverse)}
+    return [checked_index_op(strict(lengths), size=steps + 1, what=f"{name}: lengths")], {"reverse": bool(reverse)}
 
 
 def _outputs(record: NDArray, plane: int, lengths: list[NDArray], reverse: bool) -> NDArray:

@@ -261,6 +261,8 @@ def test_an_index_inside_a_net() -> None:
         net.hybridize(active)
         with pytest.raises(IndexError, match=r"index 11 at position \(1, 1\) is out of range"):
             net(nd.NDArray(np.array([[1, 2], [3, 11]])))
+        with pytest.raises(IndexError, match=r"index -1 at position \(0, 1\) is out of range"):
+            net(nd.NDArray(np.array([[1, -1]])))
         assert net(nd.NDArray(np.array([[1, 2]]))).shape == (1, 2, 2)
 
 

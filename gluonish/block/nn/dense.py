@@ -6,7 +6,7 @@ from typing import Any
 
 from gluonish import nd
 from gluonish.block.hybrid_block import HybridBlock
-from gluonish.block.indices import index_error, strict
+from gluonish.block.indices import index_error
 from gluonish.block.nn.activations import activate, activation_name
 from gluonish.block.nn.layer import Layer, positive, sizes_text
 from gluonish.block.parameter import Parameter
@@ -14,6 +14,7 @@ from gluonish.block.tree import title
 from gluonish.nd import NDArray, random
 from gluonish.nd.dispatch import bind, state
 from gluonish.nd.errors import user_line
+from gluonish.nd.indexing import strict
 from gluonish.nd.ops.contract import matmul_op
 from gluonish.nd.ops.move import permute_op
 
@@ -91,7 +92,7 @@ class Embedding(Layer):
 
     def forward(self, x: NDArray) -> NDArray:
         """See the class."""
-        return nd.take(self.weight, strict(x, self.input_dim), 0)
+        return nd.take(self.weight, strict(x), 0)
 
     def reworded(self, error: Exception, args: tuple[Any, ...]) -> Exception:
         """Names the index that is out of range."""

@@ -26,10 +26,14 @@ def check_indices(name: str, indices: np.ndarray, size: int) -> None:
         raise out_of_range(name, tuple(int(i) for i in place), int(indices[place]), size)
 
 
+FAR = 1 << 62  # taken from negative indices where they do not count from the end: every lookup refuses the rest
+
+
 def out_of_range(name: str, place: tuple[int, ...], value: int, size: int, line: str = "") -> IndexError:
     """The error for one bad index, at the user's line (that of a traced op is not the present one)."""
     where = place[0] if len(place) == 1 else place
     line = line or user_line()
+    value += FAR if value < -FAR // 2 else 0  # the index as it was asked for
     return IndexError(f"{name}: index {value} at position {where} is out of range for size {size} ({line})")
 
 
