@@ -20,9 +20,9 @@ RATE = 0.01
 STEPS = 3  # after which the weights of all sides are compared
 
 FORWARD = Row(
-    "mlp-forward", "MLP 64-128-10, batch 32, forward", SIZES, TINY, (Bar("torch", 0.4), Bar("gluonish", 3.0, "busy"))
+    "mlp-forward", "MLP 64-128-10, batch 32, forward", SIZES, TINY, (Bar("torch", 0.25), Bar("gluonish", 3.0, "busy"))
 )
-STEP = Row("mlp-step", "MLP 64-128-10, batch 32, training step with SGD", SIZES, TINY, (Bar("torch", 0.4),))
+STEP = Row("mlp-step", "MLP 64-128-10, batch 32, training step with SGD", SIZES, TINY, (Bar("torch", 0.3),))
 WHOLE = Row(
     "mlp-whole-step", "the same, compiled as one program where a library can", SIZES, TINY, (Bar("torch", 0.15),),
     group="models",
