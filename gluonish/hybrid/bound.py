@@ -70,7 +70,7 @@ class Recycler:
         taken = []
         for held, (shape, dtype) in zip(self.last, self.returned):
             for i in range(len(held)):
-                # those of `held` and of the question, and of the memory that of the array
+                # only `held` and the question refer to the array, and to its memory no view but the array itself
                 if getrefcount(held[i][0]) == 2 and getrefcount(held[i][1]) == 3:
                     held.append(held.pop(i))
                     break
@@ -227,6 +227,8 @@ class Bound:
         self.resolve_words = np.array([address_of(self.objects), address_of(self.entries), len(entries)], np.int64)
         first = (RESOLVE.address, address_of(self.resolve_words), 1, 0)
         self.table = np.array([first, *((f, base + 8 * a, t, s) for f, a, t, s in rows)], np.int64)
+        # what runs is a table of its own where there are waves, with one row for each; `moved` says where rows went.
+        # `table` has every step by itself, for timing, verify and replace
         self.run_table, self.moved = self.table, list(range(len(rows) + 2))
         if self.waves:
             row_of = list(accumulate((s.kernel is not None for s in self.steps), initial=0))

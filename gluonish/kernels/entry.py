@@ -21,49 +21,49 @@ import numpy as np
 from gluonish.kernels import pool
 from gluonish.kernels.compile import address
 from gluonish.kernels.kernel import Kernel
-from gluonish.kernels.pointers import FLAGS, HEAD, IN_ORDER, KIND, SLOTS
+from gluonish.kernels.pointers import FLAGS, HEAD, IN_ORDER, KIND, SLOTS, with_words
 from gluonish.nd.array import NDArray
 
 _FASTCALL = 0x0080  # METH_FASTCALL
 
-# an entry is bound to the array [objects, table, steps, whether to let the GIL go, executor, its control block, the
-# functions that let the GIL go, take it again, count a reference and discount one, None, False, the type NDArray, the
-# type of NumPy's arrays]
-_ENTER = Kernel(
-    "enter",
-    f"""
+# what an entry is bound to: where objects go, the table and its steps, whether to let the GIL go, the executor and its
+# control block, functions (that let the GIL go, take it again, count a reference and discount one), objects and types
+_WORDS = (
+    *("objects", "table", "steps", "release", "execute", "control"),
+    *("save", "restore", "keep", "drop", "none", "false", "ndarray", "array"),
+)
+_SOURCE = f"""
 def enter(bound, arguments, count):
     words = read_i64(bound + {HEAD}, 0)
-    objects, table, steps = read_i64(words, 0), read_i64(words, 1), read_i64(words, 2)
-    answer = read_i64(words, 10)
+    objects, table, steps = words.objects, words.table, words.steps
+    answer = words.none
     for k in range(count):
         array = read_i64(arguments, k)
         kind = read_i64(array + {KIND}, 0)
-        if kind == read_i64(words, 12):
+        if kind == words.ndarray:
             array = read_i64(array + {SLOTS["_data"]}, 0)
             kind = read_i64(array + {KIND}, 0)
-        if array != read_i64(words, 10):
-            if kind != read_i64(words, 13):
-                answer = read_i64(words, 11)
+        if array != words.none:
+            if kind != words.array:
+                answer = words.false
             elif cast_i64(read_u32(array + {FLAGS}, 0)) & {IN_ORDER} == 0:
-                answer = read_i64(words, 11)
+                answer = words.false
         write_i64(objects, k, array)
-    if answer == read_i64(words, 10):
-        if read_i64(words, 3) != 0:
+    if answer == words.none:
+        if words.release != 0:
             for k in range(count):
-                call_function(read_i64(words, 8), read_i64(objects, k), 0)
-            thread = call_integer(read_i64(words, 6), 0, 0, 0, 0)
-            call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
-            call_function(read_i64(words, 7), thread, 0)
+                call_function(words.keep, read_i64(objects, k), 0)
+            thread = call_integer(words.save, 0, 0, 0, 0)
+            call_tiles(words.execute, words.control, table, steps)
+            call_function(words.restore, thread, 0)
             for k in range(count):
-                call_function(read_i64(words, 9), read_i64(objects, k), 0)
+                call_function(words.drop, read_i64(objects, k), 0)
         else:
-            call_tiles(read_i64(words, 4), read_i64(words, 5), table, steps)
-    call_function(read_i64(words, 8), answer, 0)
+            call_tiles(words.execute, words.control, table, steps)
+    call_function(words.keep, answer, 0)
     return answer
-""",
-    gives=True,
-)
+"""
+_ENTER = Kernel("enter", with_words(_SOURCE, _WORDS), gives=True)
 
 
 def entry(table: int, steps: int, objects: int = 0, release: bool = True) -> Callable[..., Any]:
@@ -76,9 +76,9 @@ def entry(table: int, steps: int, objects: int = 0, release: bool = True) -> Cal
     execute, control = pool.executor()
     names = ("PyEval_SaveThread", "PyEval_RestoreThread", "Py_IncRef", "Py_DecRef")
     functions = [pool.address_of(getattr(ctypes.pythonapi, name)) for name in names]
-    objects_known = [id(x) for x in (None, False, NDArray, np.ndarray)]
-    words = [objects, table, steps, int(release), execute, control, *functions, *objects_known]
-    return builtin(address(_ENTER), np.array(words, np.int64))
+    known = [id(x) for x in (None, False, NDArray, np.ndarray)]
+    words = [objects, table, steps, int(release), execute, control, *functions, *known]
+    return builtin(address(_ENTER), np.array(words, np.int64))  # as in _WORDS
 
 
 def builtin(function: int, words: np.ndarray) -> Callable[..., Any]:

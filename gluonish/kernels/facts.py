@@ -23,30 +23,30 @@ from gluonish.kernels import pool
 from gluonish.kernels.compile import address
 from gluonish.kernels.entry import builtin
 from gluonish.kernels.kernel import Kernel
-from gluonish.kernels.pointers import DTYPE, HEAD, ITEMS, KIND, RANK, SHAPE, SLOTS, address_of, word
+from gluonish.kernels.pointers import DTYPE, HEAD, ITEMS, KIND, RANK, SHAPE, SLOTS, address_of, with_words, word
 from gluonish.nd.array import NDArray
 
 _ANY = 2  # whether an argument wants a gradient makes no difference
 
-# bound to the words [facts, arguments, address of the facts, of what is known of the arguments, False, True, the type
-# NDArray, the type of NumPy's arrays, the object None, the function that counts a reference]
-_HOLD = Kernel(
-    "hold",
-    f"""
+# what the kernel is bound to: how many facts and arguments there are, the address of the facts and of what is known of
+# the arguments, then objects, types, and the function that counts a reference
+_WORDS = ("facts", "arguments", "table", "known", "false", "true", "ndarray", "array", "none", "keep")
+_FALSE, _TRUE = _WORDS.index("false"), _WORDS.index("true")
+_SOURCE = f"""
 def hold(bound, arguments, count):
     words = read_i64(bound + {HEAD}, 0)
-    facts, known = read_i64(words, 2), read_i64(words, 3)
-    answer = 5 if count == read_i64(words, 1) else 4
-    for k in range(read_i64(words, 0)):
+    facts, known = words.table, words.known
+    answer = {_TRUE} if count == words.arguments else {_FALSE}
+    for k in range(words.facts):
         if read_i64(read_i64(facts, 2 * k), 0) != read_i64(facts, 2 * k + 1):
-            answer = 4
+            answer = {_FALSE}
             break
-    if answer == 5:
-        none = read_i64(words, 8)
+    if answer == {_TRUE}:
+        none = words.none
         for k in range(count):
             array = read_i64(arguments, k)
-            if read_i64(array + {KIND}, 0) != read_i64(words, 6):
-                answer = 4
+            if read_i64(array + {KIND}, 0) != words.ndarray:
+                answer = {_FALSE}
                 break
             data = read_i64(array + {SLOTS["_data"]}, 0)
             rank = read_i64(known, 2)
@@ -54,25 +54,24 @@ def hold(bound, arguments, count):
             if read_i64(array + {SLOTS["_grad"]}, 0) != none or read_i64(array + {SLOTS["_entry"]}, 0) != none:
                 wants = 1
             if (
-                read_i64(data + {KIND}, 0) != read_i64(words, 7)
+                read_i64(data + {KIND}, 0) != words.array
                 or read_i64(data + {DTYPE}, 0) != read_i64(known, 0)
                 or (read_i64(known, 1) != {_ANY} and read_i64(known, 1) != wants)
                 or cast_i64(read_u32(data + {RANK}, 0)) != rank
             ):
-                answer = 4
+                answer = {_FALSE}
                 break
             shape = read_i64(data + {SHAPE}, 0)
             known = known + 24
             for axis in range(rank):
                 if read_i64(shape, axis) != read_i64(known, axis):
-                    answer = 4
+                    answer = {_FALSE}
             known = known + 8 * rank
     found = read_i64(words, answer)
-    call_function(read_i64(words, 9), found, 0)
+    call_function(words.keep, found, 0)
     return found
-""",
-    gives=True,
-)
+"""
+_HOLD = Kernel("hold", with_words(_SOURCE, _WORDS), gives=True)
 
 
 class Facts:
@@ -120,9 +119,9 @@ class Facts:
         self._table = np.array(self._rows, np.int64).reshape(-1, 2)
         self._shapes = np.array(self._known, np.int64)
         count = pool.address_of(ctypes.pythonapi.Py_IncRef)
-        words = [len(self._rows), self._count, address_of(self._table), address_of(self._shapes)]
-        words += [id(False), id(True), id(NDArray), id(np.ndarray), id(None), count]
-        return builtin(address(_HOLD), np.array(words, np.int64))
+        tables = [len(self._rows), self._count, address_of(self._table), address_of(self._shapes)]
+        objects = [id(x) for x in (False, True, NDArray, np.ndarray, None)]
+        return builtin(address(_HOLD), np.array([*tables, *objects, count], np.int64))  # as in _WORDS
 
 
 def kernel() -> Kernel:

@@ -9,6 +9,8 @@ of an NDArray and the items of a list. What is taken for granted here is tried o
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +28,11 @@ OBJECT = -1  # how the resolve kernel treats the address of an array object
 def address_of(array: np.ndarray) -> int:
     """The address of an array's first element."""
     return array.__array_interface__["data"][0]
+
+
+def with_words(source: str, names: Sequence[str]) -> str:
+    """Kernel source in which `words.NAME` stands for the word that the kernel finds at that place of `names`."""
+    return re.sub(r"words\.(\w+)", lambda found: f"read_i64(words, {names.index(found[1])})", source)
 
 
 def word(place: int) -> int:
