@@ -181,6 +181,13 @@ def _layer_norm(gl: Any, sizes: Sizes) -> Any:
     return net
 
 
+def _rms_norm(gl: Any, sizes: Sizes) -> Any:
+    net = gl.nn.RMSNorm(in_channels=sizes["shape"][-1])
+    net.initialize()
+    net.hybridize()
+    return net
+
+
 def _cross_entropy(gl: Any, sizes: Sizes) -> Any:
     loss = gl.loss.SoftmaxCrossEntropyLoss()
     loss.hybridize()
@@ -207,6 +214,10 @@ def _torch_cross_entropy(torch: Any, sizes: Sizes) -> Any:
 
 def _torch_layer_norm(torch: Any, sizes: Sizes) -> Any:
     return torch.nn.LayerNorm(sizes["shape"][-1])
+
+
+def _torch_rms_norm(torch: Any, sizes: Sizes) -> Any:
+    return torch.nn.RMSNorm(sizes["shape"][-1], 1e-5)
 
 
 def _torch_batch_norm(torch: Any, sizes: Sizes) -> Any:
@@ -270,6 +281,7 @@ pair("softmax-first", "softmax down the columns", 2, 5, SQUARE, _softmax_first, 
 pair("log-softmax", "log-softmax along rows of 4096", 2, 5, SQUARE, _log_softmax, _torch_log_softmax)
 pair("log-softmax-1024", "log-softmax along rows of 1024", 2, 5, LONG, _log_softmax, _torch_log_softmax)
 pair("layer-norm", "layer norm of rows of 4096", 2, 5, SQUARE, _layer_norm, _torch_layer_norm, busy=True)
+pair("rms-norm-1024", "root mean square norm of rows of 1024", 2, 5, LONG, _rms_norm, _torch_rms_norm)
 pair("layer-norm-1024", "layer norm of rows of 1024", 2, 5, LONG, _layer_norm, _torch_layer_norm)
 pair("layer-norm-16383", "layer norm of rows of 16383", 2, 5, (1000, 16383), _layer_norm, _torch_layer_norm)
 pair("layer-norm-16", "layer norm of 1M rows of 16", 2, 5, SHORT, _layer_norm, _torch_layer_norm)

@@ -266,9 +266,7 @@ class Prepared:
         """Runs the steps if an array they read has changed."""
         with self._lock:
             stamp, versions = self.program.stamp, [a._version[0] for a in self.sources]
-            if (
-                stamp == self.stamp and self.same()
-            ):  # nothing has, or another thread was quicker, and may be reading already
+            if stamp == self.stamp and self.same():  # another thread was quicker, and may be reading already
                 return
             if self.bound is None:
                 self.bound, self.facts = Bound(self.program, (), prepared=True), Facts()

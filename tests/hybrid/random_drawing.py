@@ -7,14 +7,18 @@ Deliberately not here: what lines do (`random_lines.py`), programs as data (`ran
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from conftest import SEED
 from hybrid.random_lines import APPLY, BINARY, RARER, RARER_PAIRS, UNARY
 from hybrid.random_programs import LETTERS, REFUSALS, SIZES, Line, Program, Shape, leaf_of, pruned, swept
 
-from gluonish import nd
+from gluonish import autograd, nd
+from gluonish.hybrid import compile_function
+from gluonish.hybrid.variant import Variant
 
 LARGE = 50.0  # what a value may reach
 COUNT = 6000  # elements of one value
@@ -381,6 +385,20 @@ class Body(Drawer):
     def program(self, results: int) -> Program:
         """The program; its results are float values, rather late ones."""
         return swept(Program(tuple(self.lines), tuple(self.some() for _ in range(results))))
+
+
+def traced(number: int, count: int) -> Iterator[tuple[Program, Variant, list[nd.NDArray]]]:
+    """Random programs with the variants that their arguments get, most of them recorded."""
+    for s in range(count):
+        program = draw(np.random.default_rng([number, SEED, s]), 5 + s % 12, f"draw([{number}, {SEED}, {s}])")
+        leaves = program.leaves(s, SIZES)
+        for i, x in leaves.items():
+            if x.dtype.kind == "f" and i not in program.states():
+                x.attach_grad()
+        arguments = [leaves[i] for i in program.places("argument")]
+        with autograd.record() if s % 3 else autograd.pause():
+            variant = compile_function(program.function(leaves)).variant_for(*arguments)
+        yield program, variant, arguments
 
 
 def draw(rng: np.random.Generator, length: int = 8, name: str = "") -> Program:

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SEED
-from hybrid.random_drawing import draw
-from hybrid.random_programs import SIZES
+from hybrid.random_drawing import traced
 
-from gluonish import autograd, nd
-from gluonish.hybrid import compile_function, hybridize
+from gluonish import nd
+from gluonish.hybrid import hybridize
 from gluonish.hybrid.bound import Bound
 from gluonish.hybrid.fuse import root_of
 from gluonish.hybrid.plan import ALIGN, Arena
@@ -134,15 +132,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plans_of_random_programs(no_compiler: None) -> None:
     heirs = 0
-    for s in range(150):
-        program = draw(np.random.default_rng([4, SEED, s]), 5 + s % 12, f"draw([4, {SEED}, {s}])")
-        leaves = program.leaves(s, SIZES)
-        for i, x in leaves.items():
-            if x.dtype.kind == "f" and i not in program.states():
-                x.attach_grad()
-        arguments = [leaves[i] for i in program.places("argument")]
-        with autograd.record() if s % 3 else autograd.pause():
-            variant = compile_function(program.function(leaves)).variant_for(*arguments)
+    for program, variant, arguments in traced(4, 150):
         try:
             heirs += check_variant(variant, arguments)
         except AssertionError as error:

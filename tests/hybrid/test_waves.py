@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import SEED
-from hybrid.random_drawing import draw
-from hybrid.random_programs import SIZES
+from hybrid.random_drawing import traced
 from hybrid.test_thread_counts import check_programs, same_bits
 
 import gluonish as gl
@@ -187,15 +186,7 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_plans_of_random_programs(side_by_side: list[Wave], no_compiler: None) -> None:
     found = np.zeros(2, int)
-    for s in range(60):
-        program = draw(np.random.default_rng([12, SEED, s]), 5 + s % 12, f"draw([12, {SEED}, {s}])")
-        leaves = program.leaves(s, SIZES)
-        for i, x in leaves.items():
-            if x.dtype.kind == "f" and i not in program.states():
-                x.attach_grad()
-        arguments = [leaves[i] for i in program.places("argument")]
-        with autograd.record() if s % 3 else autograd.pause():
-            variant = compile_function(program.function(leaves)).variant_for(*arguments)
+    for program, variant, arguments in traced(12, 60):
         try:
             found += check_variant(variant, arguments)
         except AssertionError as error:
